@@ -1,0 +1,336 @@
+"""The only caller of git: one bare object store, temporary indexes, no work tree.
+
+git runs shut off from the machine's settings: no system or user configuration, no hooks, no
+fsmonitor, no ext transport, no prompts, no replaced refs. Names that users or manifests give reach
+it only after `ids` has checked them, behind ``--`` or on standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from uniscale_build.errors import SourceError, StoreError, ToolchainError
+from uniscale_build.ids import is_object_id
+from uniscale_build.store import Store, disk_errors
+
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+_OPTIONS = (
+    "-c", "protocol.ext.allow=never",
+    "-c", "core.hooksPath=/dev/null",
+    "-c", "core.fsmonitor=false",
+    "-c", "core.autocrlf=false",
+    "-c", "core.attributesFile=/dev/null",
+    "-c", "core.excludesFile=/dev/null",
+    "-c", "core.quotePath=true",
+    "-c", "submodule.recurse=false",
+    "-c", "gc.auto=0",
+    "-c", "maintenance.auto=false",
+    "-c", "advice.detachedHead=false",
+    "-c", "init.defaultBranch=main",
+    "-c", "safe.directory=*",
+    "-c", "diff.renames=true",
+    "-c", "diff.renameLimit=0",
+    "-c", "user.name=uniscale",
+    "-c", "user.email=uniscale@localhost",
+)  # fmt: skip
+
+
+def git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The process environment that every git call gets; ``extra`` wins.
+
+    Whatever the caller's GIT_* variables say (a hook sets GIT_DIR and GIT_INDEX_FILE) stays out,
+    except where the machine's certificates are.
+    """
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("GIT_") or key.startswith("GIT_SSL_")
+    }
+    env.update(
+        GIT_CONFIG_NOSYSTEM="1",
+        GIT_CONFIG_GLOBAL=os.devnull,
+        GIT_TERMINAL_PROMPT="0",
+        GIT_NO_REPLACE_OBJECTS="1",
+        GIT_OPTIONAL_LOCKS="0",
+        GIT_ATTR_NOSYSTEM="1",
+        LC_ALL="C.UTF-8",
+    )
+    env.update(extra or {})
+    return env
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one git call gave: exit code, standard output as bytes, standard error as text."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Standard output as text without the last newline."""
+        return self.out.decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+class GitFailed(StoreError):
+    """A git call that should have worked; ``ran`` is what it said."""
+
+    slug = "git"
+
+    def __init__(self, args: Sequence[str], ran: Ran, where: str) -> None:
+        super().__init__(
+            f"git {' '.join(args[:3])} failed with code {ran.code}: {ran.err.strip()[:2000]}",
+            where=where,
+        )
+        self.ran = ran
+
+
+def run_git(
+    args: Sequence[str],
+    *,
+    cwd: Path,
+    stdin: bytes | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> Ran:
+    """Run git in ``cwd`` and wait; `GitFailed` when ``check`` and the exit code is not 0."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(stdin, Path):
+            source: IO[bytes] = stack.enter_context(stdin.open("rb"))
+        else:
+            # A file, not a pipe: git may stop reading early, and both sides must not block.
+            source = stack.enter_context(tempfile.TemporaryFile())
+            source.write(stdin or b"")
+            source.seek(0)
+        try:
+            done = subprocess.run(
+                ["git", *_OPTIONS, *args],
+                cwd=cwd,
+                stdin=source,
+                capture_output=True,
+                env=git_environment(env),
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise ToolchainError(
+                "git is not installed", hint="apt-get install git (2.38 or newer)", slug="no-git"
+            ) from error
+    ran = Ran(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+    if check and ran.code != 0:
+        raise GitFailed(args, ran, str(cwd))
+    return ran
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a tree: mode (``100644``, ``100755``, ``120000``, ``160000``) and blob id."""
+
+    mode: str
+    oid: str
+
+
+def _mode_of(path: bytes) -> str:
+    return "100755" if os.stat(path).st_mode & stat.S_IXUSR else "100644"
+
+
+class Index:
+    """A temporary index in the store; made by `GitDb.index`."""
+
+    def __init__(self, db: GitDb, path: Path) -> None:
+        self._db = db
+        self._env = {"GIT_INDEX_FILE": str(path)}
+
+    def read(self, tree: str) -> None:
+        """Fill the index with ``tree``."""
+        self._db.run("read-tree", tree, env=self._env)
+
+    def apply(self, patch: bytes | Path, *, check: bool = True, reverse: bool = False) -> Ran:
+        """Apply a whole patch, all of it or nothing; the caller reads ``Ran.err`` on failure."""
+        args = ["apply", "--cached", "--whitespace=nowarn", "--verbose"]
+        if reverse:
+            args.append("--reverse")
+        return self._db.run(*args, "-", stdin=patch, env=self._env, check=check)
+
+    def put(self, entries: Iterable[tuple[bytes, Entry]]) -> None:
+        """Add or replace files, paths as bytes."""
+        lines = [f"{entry.mode} {entry.oid}\t".encode() + path + b"\0" for path, entry in entries]
+        if lines:
+            self._db.run("update-index", "-z", "--index-info", stdin=b"".join(lines), env=self._env)
+
+    def remove(self, paths: Iterable[bytes]) -> None:
+        """Take files out."""
+        lines = [b"0 " + b"0" * 40 + b"\t" + path + b"\0" for path in paths]
+        if lines:
+            self._db.run("update-index", "-z", "--index-info", stdin=b"".join(lines), env=self._env)
+
+    def write_tree(self) -> str:
+        """The tree that the index holds, written to the store."""
+        return self._db.run("write-tree", env=self._env).text
+
+
+class GitDb:
+    """A bare repository that holds every upstream and every layer as git objects.
+
+    Safe for several processes at once: objects are content-addressed, and indexes are private.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.path = store.git
+
+    def open(self) -> GitDb:
+        """Create the repository when it is not there yet."""
+        if not (self.path / "HEAD").exists():
+            with self.store.lock("git-init"), disk_errors(self.path):
+                if not (self.path / "HEAD").exists():
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    run_git(["init", "--quiet", "--bare", "."], cwd=self.path)
+        return self
+
+    def run(
+        self,
+        *args: str,
+        stdin: bytes | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+        cwd: Path | None = None,
+    ) -> Ran:
+        """Any git command on this repository."""
+        where = {"GIT_DIR": str(self.path), **(env or {})}
+        return run_git(args, cwd=cwd or self.path, stdin=stdin, env=where, check=check)
+
+    def has(self, oid: str) -> bool:
+        """True when the object is in the store (for completeness see `keep`)."""
+        return self.run("cat-file", "-e", oid, check=False).code == 0
+
+    def keep(self, name: str, oid: str) -> None:
+        """Point ``refs/uniscale/<name>`` at ``oid``: complete, and safe from pruning."""
+        self.run("update-ref", f"refs/uniscale/{name}", oid)
+
+    def kept(self, name: str) -> str | None:
+        """What ``refs/uniscale/<name>`` points at, or None."""
+        ran = self.run("rev-parse", "--verify", "--quiet", f"refs/uniscale/{name}", check=False)
+        return ran.text if ran.code == 0 else None
+
+    @contextlib.contextmanager
+    def index(self, tree: str | None = None) -> Iterator[Index]:
+        """A private index, filled with ``tree`` when given, gone afterwards."""
+        with self.store.scratch() as folder:
+            index = Index(self, folder / "index")
+            if tree is not None:
+                index.read(tree)
+            yield index
+
+    def tree_of(self, commit: str) -> str:
+        """The tree id of a commit (or of a tree)."""
+        return self.run("rev-parse", "--verify", f"{commit}^{{tree}}").text
+
+    def subtree(self, tree: str, path: str) -> str:
+        """The id of the folder ``path`` in ``tree``."""
+        return self.run("rev-parse", "--verify", f"{tree}:{path}").text
+
+    def list_tree(self, tree: str) -> dict[bytes, Entry]:
+        """Every file of a tree: path as bytes → `Entry`."""
+        out = self.run("ls-tree", "-r", "-z", "--full-tree", tree).out
+        files = {}
+        for line in out.split(b"\0")[:-1]:
+            head, path = line.split(b"\t", 1)
+            mode, _, oid = head.decode().split(" ")
+            files[path] = Entry(mode, oid)
+        return files
+
+    def read_blob(self, oid: str) -> bytes:
+        """The bytes of a blob."""
+        return self.run("cat-file", "blob", oid).out
+
+    def read_blobs(self, oids: Sequence[str]) -> dict[str, bytes]:
+        """Many blobs in one call."""
+        wanted = list(dict.fromkeys(oids))
+        out = self.run("cat-file", "--batch", stdin="".join(f"{o}\n" for o in wanted).encode()).out
+        blobs, at = {}, 0
+        for oid in wanted:
+            end = out.index(b"\n", at)
+            head = out[at:end].split(b" ")
+            if head[-1] == b"missing":
+                raise SourceError(f"object {oid} is not in the store", where=str(self.path))
+            size = int(head[2])
+            blobs[oid] = out[end + 1 : end + 1 + size]
+            at = end + 2 + size
+        return blobs
+
+    def write_blob(self, data: bytes) -> str:
+        """Store ``data``; gives its id."""
+        return self.run("hash-object", "-w", "--stdin", stdin=data).text
+
+    def write_files(self, paths: Sequence[Path]) -> list[str]:
+        """Store the bytes of many files (links are followed: check before); their ids in order."""
+        plain = [p for p in paths if b"\n" not in os.fsencode(p)]
+        listed = b"".join(os.fsencode(path.absolute()) + b"\n" for path in plain)
+        out = self.run("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=listed).text
+        ids = dict(zip(plain, out.split("\n"), strict=True)) if plain else {}
+        return [ids[path] if path in ids else self.write_blob(path.read_bytes()) for path in paths]
+
+    def import_folder(self, folder: Path) -> str:
+        """The tree of exactly what ``folder`` holds: names, bytes, execute bits, links.
+
+        No filter, attribute or ignore file has a say; folders named ``.git`` are left out.
+        """
+        root = os.fsencode(folder)
+        files: list[bytes] = []
+        links: list[bytes] = []
+        for base, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if name != b".git"]
+            for name in names + folders:
+                path = os.path.join(base, name)
+                if os.path.islink(path):
+                    links.append(path)
+                elif name in names and name != b".git":
+                    files.append(path)
+        oids = self.write_files([Path(os.fsdecode(path)) for path in files])
+        oids += [self.write_blob(os.readlink(path)) for path in links]
+        modes = [_mode_of(path) for path in files] + ["120000"] * len(links)
+        entries = [
+            (path[len(root) + 1 :], Entry(mode, oid))
+            for path, mode, oid in zip(files + links, modes, oids, strict=True)
+        ]
+        with self.index() as index:
+            index.put(entries)
+            return index.write_tree()
+
+    def commit(self, tree: str, parents: Sequence[str], message: str) -> str:
+        """A commit whose id depends on the arguments alone (fixed author and date)."""
+        who = {
+            f"GIT_{role}_{part}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for part, value in (("NAME", "uniscale"), ("EMAIL", "uniscale@localhost"),
+                                ("DATE", "2000-01-01T00:00:00Z"))
+        }  # fmt: skip
+        links = [word for parent in parents for word in ("-p", parent)]
+        return self.run("commit-tree", tree, *links, stdin=message.encode(), env=who).text
+
+    def fetch(self, url: str, commit: str, *, timeout: int = 60) -> None:
+        """Fetch one commit without history; a `SourceError` says why it could not be had."""
+        if not is_object_id(commit) or url.startswith("-"):
+            raise SourceError(f"cannot fetch {commit!r} from {url!r}", slug="bad-pin")
+        ran = self.run(
+            "-c", "http.lowSpeedLimit=1000", "-c", f"http.lowSpeedTime={timeout}",
+            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--depth", "1",
+            "--", url, commit,
+            check=False,
+        )  # fmt: skip
+        if ran.code != 0:
+            lines = [line for line in ran.err.splitlines() if line.strip()]
+            raise SourceError(
+                f"git could not fetch {commit[:12]}: {lines[0] if lines else 'no reason given'}",
+                where=url,
+                slug="fetch-failed",
+            )
