@@ -1,0 +1,233 @@
+"""Layers: read them, and apply them in the object store.
+
+A layer is a folder ``patches/<backend>/<layer>/``: ``layer.yaml`` (why, whose, base and result
+tree), ``diff/<path>.patch`` for each upstream file that it changes, removes or renames (and for new
+links and git's own dot files), ``overlay/<path>`` for each file that it adds, as itself.
+Applying makes a tree in the store and touches no work tree: nothing can be half applied.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from uniscale_build.errors import LayerError, UniscaleError, raise_all
+from uniscale_build.gitdb import Entry, GitDb, Index, Ran
+from uniscale_build.ids import check_name, is_object_id
+from uniscale_build.manifest import Pin
+from uniscale_build.yamlfile import Fields, load
+
+STATUSES = ("pending", "submitted", "backport", "inappropriate")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An ordered, owned set of changes on top of a tree, as its ``layer.yaml`` tells."""
+
+    backend: str
+    name: str
+    folder: Path
+    title: str
+    why: str
+    owner: str
+    contact: str
+    upstream: str  # one of STATUSES: does this change go upstream?
+    base: str
+    result: str
+    sealed: bool = False
+    recipients: tuple[str, ...] = ()
+
+    @property
+    def patches(self) -> tuple[Path, ...]:
+        """The patch files, in the order in which they are applied."""
+        return tuple(sorted(_files(self.folder / "diff", ".patch")))
+
+    @property
+    def overlay(self) -> tuple[Path, ...]:
+        """The added files."""
+        return tuple(sorted(_files(self.folder / "overlay", "")))
+
+    @property
+    def where(self) -> str:
+        """The folder as errors name it."""
+        return f"patches/{self.backend}/{self.name}"
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    found = []
+    for base, _, names in os.walk(folder):
+        found += [Path(base, name) for name in names if name.endswith(suffix)]
+    return found
+
+
+def read_layer(folder: Path, backend: str) -> Layer:
+    """The layer in ``folder``; `ManifestError` or `Problems` when ``layer.yaml`` is not right."""
+    errors: list[UniscaleError] = []
+    shown = f"patches/{backend}/{folder.name}/layer.yaml"
+    fields = Fields(load(folder / "layer.yaml", shown=shown), errors)
+    owner = fields.fields("owner")
+    layer = Layer(
+        backend=backend,
+        name=folder.name,
+        folder=folder,
+        title=fields.text("title"),
+        why=fields.text("why").strip(),
+        owner=owner.text("name"),
+        contact=owner.text("contact"),
+        upstream=fields.one_of("upstream", STATUSES),
+        base=fields.text("base"),
+        result=fields.text("result"),
+        sealed=fields.flag("sealed", False),
+        recipients=fields.texts("recipients"),
+    )
+    # The list of files of a sealed layer is for people; the seal holds the content.
+    fields.texts("files")
+    for key in ("base", "result"):
+        found = fields.get(key)
+        if found is not None and not is_object_id(str(found.data)):
+            fields.fail(found, f'"{key}" must be a tree id of 40 digits')
+    owner.finish()
+    fields.finish()
+    raise_all(errors)
+    return layer
+
+
+def find_layer(root: Path, backend: str, name: str) -> Layer:
+    """The layer ``name`` of ``backend`` below ``root`` (the ``patches`` folder)."""
+    check_name(name, what="layer", error=LayerError)
+    folder = root / backend / name
+    if not (folder / "layer.yaml").is_file():
+        have = sorted(path.parent.name for path in (root / backend).glob("*/layer.yaml"))
+        raise LayerError(
+            f'{backend} has no layer "{name}"',
+            where=f"patches/{backend}/{name}",
+            hint=f"it has: {', '.join(have) or 'none'}",
+            slug="no-layer",
+        )
+    return read_layer(folder, backend)
+
+
+def check_chain(pin: Pin, layers: Sequence[Layer]) -> list[UniscaleError]:
+    """Errors where a layer's recorded base is not the tree below it; needs no source."""
+    below, whose = pin.tree, f"{pin.backend} {pin.version}"
+    errors: list[UniscaleError] = []
+    for layer in layers:
+        if layer.base != below:
+            errors.append(
+                LayerError(
+                    f'layer "{layer.name}" was made on tree {layer.base[:12]}, '
+                    f"but {whose} gives {below[:12]}",
+                    where=f"{layer.where}/layer.yaml",
+                    hint=f"uniscale-build port --backend {pin.backend} moves it",
+                    slug="base-differs",
+                )
+            )
+        below, whose = layer.result, f'layer "{layer.name}"'
+    return errors
+
+
+def apply_layer(db: GitDb, base: str, layer: Layer) -> str:
+    """The tree that ``layer`` makes of ``base``; `LayerError` for each file that does not fit."""
+    if layer.sealed:
+        raise LayerError(
+            f'layer "{layer.name}" is sealed and there is no key for it here',
+            where=layer.where,
+            hint=f"its owner is {layer.owner}: {layer.contact}",
+            slug="sealed",
+        )
+    patches = [path.read_bytes() for path in layer.patches]
+    with db.index(base) as index:
+        if patches:
+            ran = index.apply(joined(patches), check=False)
+            if ran.code != 0:
+                raise_all(_explain(db, base, layer, ran))
+        _add_overlay(db, base, layer, index)
+        return index.write_tree()
+
+
+def joined(patches: Sequence[bytes]) -> bytes:
+    """Many patches as one input for git: each ends with a newline."""
+    return b"".join(patch if patch.endswith(b"\n") else patch + b"\n" for patch in patches)
+
+
+def _add_overlay(db: GitDb, base: str, layer: Layer, index: Index) -> None:
+    overlay = layer.overlay
+    if not overlay:
+        return
+    root = len(os.fsencode(layer.folder / "overlay")) + 1
+    paths = [os.fsencode(path)[root:] for path in overlay]
+    present = db.list_tree(base)
+    errors: list[UniscaleError] = []
+    for path, file in zip(paths, overlay, strict=True):
+        shown = os.fsdecode(path)
+        if path in present:
+            errors.append(
+                LayerError(
+                    f"{shown} is in the tree below already",
+                    where=f"{layer.where}/overlay/{shown}",
+                    hint="an overlay adds files; a change to an upstream file is a patch in diff/",
+                    slug="overlay-exists",
+                )
+            )
+        if file.is_symlink():
+            errors.append(
+                LayerError(
+                    f"{shown} is a link",
+                    where=f"{layer.where}/overlay/{shown}",
+                    hint="a link is kept as a patch in diff/: capture it with uniscale-build patch",
+                    slug="overlay-link",
+                )
+            )
+    raise_all(errors)
+    oids = db.write_files(overlay)
+    index.put(
+        (path, Entry("100755" if os.access(file, os.X_OK) else "100644", oid))
+        for path, file, oid in zip(paths, overlay, oids, strict=True)
+    )
+
+
+_FAILED = re.compile(r"^error: (?P<what>.*)$", re.MULTILINE)
+
+
+def _explain(db: GitDb, base: str, layer: Layer, ran: Ran) -> list[UniscaleError]:
+    """One error for each patch file that does not apply, each tried alone."""
+    errors: list[UniscaleError] = []
+    for path in layer.patches:
+        with db.index(base) as index:
+            alone = index.apply(path, check=False)
+        if alone.code != 0:
+            said = _FAILED.findall(alone.err) or [alone.err.strip() or "no reason given"]
+            errors.append(
+                LayerError(
+                    f"does not apply: {said[0]}",
+                    where=f"{layer.where}/{path.relative_to(layer.folder).as_posix()}",
+                    hint=f"uniscale-build check --backend {layer.backend} tells what it fits",
+                    slug="patch-failed",
+                )
+            )
+    if not errors:
+        errors.append(
+            LayerError(f"does not apply: {ran.err.strip()}", where=layer.where, slug="patch-failed")
+        )
+    return errors
+
+
+def patched_tree(db: GitDb, pin: Pin, layers: Sequence[Layer]) -> str:
+    """The tree of pin and layers, every recorded tree checked on the way."""
+    raise_all(check_chain(pin, layers))
+    tree = pin.tree
+    for layer in layers:
+        made = apply_layer(db, tree, layer)
+        if made != layer.result:
+            raise LayerError(
+                f'layer "{layer.name}" gives tree {made[:12]}, but records {layer.result[:12]}',
+                where=f"{layer.where}/layer.yaml",
+                hint="a file of the layer was edited by hand; "
+                f"uniscale-build check --backend {layer.backend} names it",
+                slug="result-differs",
+            )
+        tree = made
+    return tree

@@ -1,0 +1,198 @@
+"""What manifests say: backends, devices, adaptations, frozen (read by `manifest_load`).
+
+``manifests/backends/<backend>.yaml`` says what is built and from which pins,
+``manifests/devices/<device>.yaml`` what a chip needs, and
+``manifests/adaptations/<device>/<backend>.yaml`` joins the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uniscale_build.errors import SettingsError, did_you_mean
+from uniscale_build.ids import slug
+
+TASKS = ("train", "serve", "infer")
+TASK_ALIASES = {"inference": "infer", "post_train": "train", "pre_train": "train"}
+RECIPES = ("cmake", "pep517")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One place where a pin's bytes may come from."""
+
+    kind: str  # "git" | "sdist" | "archive" | "folder"
+    url: str = ""  # git, archive
+    project: str = ""  # sdist: its name on the package index
+    file: str = ""  # sdist: the file's name
+    sha256: str = ""  # sdist, archive
+    path: str = ""  # the folder inside the archive that holds the upstream
+    drop: tuple[str, ...] = ()  # files that the archive has and upstream does not
+    where: str = ""
+
+    def describe(self) -> str:
+        """A few words for people."""
+        inside = f" ({self.path})" if self.path else ""
+        return f"{self.file}{inside}" if self.kind == "sdist" else f"{self.url}{inside}"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The exact upstream source: a commit, and the tree that every origin must give."""
+
+    backend: str
+    version: str
+    commit: str
+    tree: str
+    origins: tuple[Origin, ...]
+    layers: tuple[str, ...]
+    note: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a patched tree becomes a payload."""
+
+    kind: str
+    targets: tuple[str, ...] = ()
+    defines: Mapping[str, str] = field(default_factory=dict)
+    programs: tuple[str, ...] = ()  # what `cmake --install` must bring into bin/
+    languages: tuple[str, ...] = ("C", "CXX")
+    allowed_external: tuple[str, ...] = ()  # libraries that the machine provides
+    environment: Mapping[str, str] = field(default_factory=dict)
+    build_requires: tuple[str, ...] = ()
+
+    def merged(self, other: Recipe) -> Recipe:
+        """This recipe with an adaptation's own words on top."""
+        return Recipe(
+            kind=other.kind or self.kind,
+            targets=(*self.targets, *other.targets),
+            defines={**self.defines, **other.defines},
+            programs=(*self.programs, *other.programs),
+            languages=tuple(dict.fromkeys((*self.languages, *other.languages))),
+            allowed_external=(*self.allowed_external, *other.allowed_external),
+            environment={**self.environment, **other.environment},
+            build_requires=(*self.build_requires, *other.build_requires),
+        )
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An upstream project that we build and launch."""
+
+    name: str
+    title: str
+    aliases: tuple[str, ...]
+    label: str
+    distribution: str
+    homepage: str
+    license: str
+    purl: str
+    tasks: tuple[str, ...]
+    pins: tuple[Pin, ...]
+    recipe: Recipe
+    launch: Mapping[str, object]
+    where: str = ""
+
+    def pin(self, version: str) -> Pin | None:
+        """The pin of that version or commit (a prefix of at least 7 digits is enough)."""
+        for pin in self.pins:
+            if version in (pin.version, pin.commit) or (
+                len(version) >= 7 and pin.commit.startswith(version)
+            ):
+                return pin
+        return None
+
+
+@dataclass(frozen=True)
+class Device:
+    """One chip family."""
+
+    name: str
+    title: str
+    vendor: str
+    aliases: tuple[str, ...]
+    label: str
+    visible: str | None  # variable that limits which chips a process sees
+    environment: Mapping[str, str]
+    nodes: tuple[str, ...]  # globs under /dev that show the device is there
+    commands: tuple[str, ...]  # management programs that show it too
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What it takes to run one backend on one device."""
+
+    backend: str
+    device: str
+    pin: str
+    layers: tuple[str, ...]
+    recipe: Recipe
+    tasks: tuple[str, ...]
+    requirements: tuple[str, ...]
+    environment: Mapping[str, str]
+    contact: str
+    verified: Mapping[str, str]
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """All manifests of one project, names resolved."""
+
+    root: Path
+    backends: Mapping[str, Backend]
+    devices: Mapping[str, Device]
+    adaptations: Mapping[tuple[str, str], Adaptation]
+
+    def backend(self, word: str) -> Backend:
+        """The backend called ``word`` (any spelling or alias)."""
+        return self.backends[_canonical(word, self.backends, "backend")]
+
+    def device(self, word: str) -> Device:
+        """The device called ``word`` (any spelling or alias)."""
+        return self.devices[_canonical(word, self.devices, "device")]
+
+    def adaptation(self, backend: Backend, device: Device) -> Adaptation:
+        """The adaptation for the pair; the error says which devices the backend has."""
+        found = self.adaptations.get((backend.name, device.name))
+        if found is None:
+            have = sorted(d for b, d in self.adaptations if b == backend.name)
+            raise SettingsError(
+                f"{backend.name} has no adaptation for {device.name}",
+                where=f"manifests/adaptations/{device.name}/{backend.name}.yaml",
+                hint=f"{backend.name} runs on: {', '.join(have) or 'no device yet'}",
+                slug="no-adaptation",
+            )
+        return found
+
+
+def _canonical(word: str, known: Mapping[str, Backend] | Mapping[str, Device], what: str) -> str:
+    spellings = {
+        spelling: item.name for item in known.values() for spelling in (item.name, *item.aliases)
+    }
+    by_slug = {slug(spelling): name for spelling, name in spellings.items()}
+    if slug(word) not in by_slug:
+        raise SettingsError(
+            f'there is no {what} "{word}"',
+            where=f"manifests/{what}s",
+            hint=did_you_mean(word, spellings),
+            slug=f"unknown-{what}",
+        )
+    return by_slug[slug(word)]
+
+
+def canonical_task(word: str) -> str:
+    """``train``, ``serve`` or ``infer`` for a task or one of its aliases."""
+    task = TASK_ALIASES.get(slug(word).replace("-", "_"), slug(word))
+    if task not in TASKS:
+        raise SettingsError(
+            f'there is no task "{word}"',
+            hint=did_you_mean(word, (*TASKS, *TASK_ALIASES)),
+            slug="unknown-task",
+        )
+    return task

@@ -1,0 +1,111 @@
+"""The project that commands work on: a checkout, or the data that an installed wheel carries."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from uniscale_build.errors import SettingsError, UniscaleError, raise_all
+from uniscale_build.layers import Layer, find_layer
+from uniscale_build.manifest import Adaptation, Manifests, Pin
+from uniscale_build.manifest_load import load_manifests
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where manifests, layers and in-place trees are; ``checkout`` tells whether to write there."""
+
+    root: Path
+    checkout: bool
+    site: tuple[Path, ...] = ()
+
+    @property
+    def patches(self) -> Path:
+        """The folder of all layers."""
+        return self.root / "patches"
+
+    @functools.cached_property
+    def manifests(self) -> Manifests:
+        """All manifests, the site's own (``UNISCALE_MANIFESTS``) added; errors all at once."""
+        return load_manifests((self.root / "manifests", *self.site))
+
+    def layers(self, pin: Pin, adaptation: Adaptation | None) -> tuple[Layer, ...]:
+        """The layers on a pin, lowest first: the pin's common ones, then the adaptation's."""
+        names = [*pin.layers, *(adaptation.layers if adaptation is not None else ())]
+        found: list[Layer] = []
+        errors: list[UniscaleError] = []
+        for name in names:
+            try:
+                found.append(find_layer(self.patches, pin.backend, name))
+            except UniscaleError as error:
+                errors.extend(error.findings())
+        raise_all(errors)
+        return tuple(found)
+
+    def resolve(self, backend: str, device: str | None) -> tuple[Pin, Adaptation | None]:
+        """The pin (and the adaptation, when a device is given) for names in any spelling.
+
+        Without a device it is the backend's first pin, with its common layers.
+        """
+        found = self.manifests.backend(backend)
+        if device is None:
+            if not found.pins:
+                raise SettingsError(f"{found.name} has no pin", where=found.where, slug="no-pin")
+            return found.pins[0], None
+        adaptation = self.manifests.adaptation(found, self.manifests.device(device))
+        pin = found.pin(adaptation.pin)
+        if pin is None:  # load_manifests has checked it
+            raise SettingsError(f"{found.name} has no pin {adaptation.pin}", where=adaptation.where)
+        return pin, adaptation
+
+
+def is_project(folder: Path) -> bool:
+    """True for the root of a uniscale checkout (or a project laid out like one)."""
+    return (folder / "manifests" / "backends").is_dir() and (folder / "patches").is_dir()
+
+
+def find_project(
+    start: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Project:  # fmt: skip
+    """``UNISCALE_PROJECT``, else the nearest project above ``start``, else what the wheel carries."""
+    env = os.environ if environ is None else environ
+    site = tuple(_site_folders(env.get("UNISCALE_MANIFESTS", "").split(os.pathsep)))
+    if given := env.get("UNISCALE_PROJECT"):
+        root = Path(given).expanduser().absolute()
+        if not is_project(root):
+            raise SettingsError(
+                "UNISCALE_PROJECT does not name a uniscale project",
+                where=str(root),
+                hint="it must hold manifests/backends and patches",
+                slug="no-project",
+            )
+        return Project(root, True, site)
+    here = (start or Path.cwd()).absolute()
+    for folder in (here, *here.parents):
+        if is_project(folder):
+            return Project(folder, True, site)
+    shipped = Path(__file__).parent / "data"
+    if is_project(shipped):
+        return Project(shipped, False, site)
+    raise SettingsError(
+        "this is not a uniscale project",
+        where=str(here),
+        hint="change into a checkout of uniscale, or set UNISCALE_PROJECT",
+        slug="no-project",
+    )
+
+
+def _site_folders(words: Iterable[str]) -> Iterable[Path]:
+    for word in words:
+        if word:
+            folder = Path(word).expanduser().absolute()
+            if not folder.is_dir():
+                raise SettingsError(
+                    "UNISCALE_MANIFESTS names a folder that is not there",
+                    where=str(folder),
+                    slug="no-folder",
+                )
+            yield folder

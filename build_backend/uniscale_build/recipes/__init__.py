@@ -1,0 +1,1 @@
+"""How a patched tree becomes an install tree: one module a kind of recipe."""

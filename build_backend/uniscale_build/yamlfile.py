@@ -1,0 +1,252 @@
+"""YAML as we read it: every scalar stays text, every key and value knows its line.
+
+PyYAML's own rules turn ``0.10`` into a float, ``no`` into False and ``12:30`` into 750, and the
+last of two equal keys wins in silence. Here scalars are text until a field asks for a number or
+a boolean; duplicate keys, anchors and unknown keys are errors; all errors come at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uniscale_build.errors import ManifestError, UniscaleError, did_you_mean, raise_all
+
+if TYPE_CHECKING:
+    import yaml
+
+MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Value:
+    """A YAML value with its place: ``data`` is text, None, a list of values or a dict of them."""
+
+    data: str | list[Value] | dict[str, Value] | None
+    file: str
+    line: int
+    quoted: bool = False
+
+    @property
+    def where(self) -> str:
+        """``file:line`` for errors."""
+        return f"{self.file}:{self.line}"
+
+    def plain(self) -> object:
+        """Text, None, lists and dicts without places, for hashing and printing."""
+        if isinstance(self.data, list):
+            return [item.plain() for item in self.data]
+        if isinstance(self.data, dict):
+            return {key: item.plain() for key, item in self.data.items()}
+        return self.data
+
+
+def load(path: Path, *, shown: str | None = None) -> Value:
+    """The one document in ``path``; `ManifestError` (or `Problems`) says what is wrong where."""
+    name = shown or os.fspath(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(
+            f"cannot be read: {os.strerror(error.errno or 0).lower()}", where=name, slug="no-file"
+        ) from error
+    return parse(raw, name)
+
+
+def parse(raw: bytes, name: str) -> Value:
+    """The one document in ``raw``; ``name`` is used in errors."""
+    import yaml
+
+    if len(raw) > MAX_BYTES:
+        raise ManifestError(f"is larger than {MAX_BYTES} bytes", where=name, slug="too-large")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ManifestError("is not UTF-8", where=f"{name}:{line}", slug="encoding") from error
+    try:
+        _refuse_anchors(text, name)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ManifestError(
+            f"is not valid YAML: {error.problem or error.context}",
+            where=f"{name}:{mark.line + 1}" if mark else name,
+            slug="yaml",
+        ) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ManifestError(f"is not valid YAML: {error}", where=name, slug="yaml") from error
+    if node is None:
+        raise ManifestError("is empty", where=name, slug="yaml")
+    errors: list[UniscaleError] = []
+    value = _convert(node, name, errors)
+    raise_all(errors)
+    return value
+
+
+def _refuse_anchors(text: str, name: str) -> None:
+    import yaml
+
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            mark = event.start_mark
+            raise ManifestError(
+                "uses an anchor or alias",
+                where=f"{name}:{mark.line + 1}" if mark else name,
+                hint="write the value out where it is needed",
+                slug="yaml-anchor",
+            )
+
+
+def _convert(node: yaml.Node, name: str, errors: list[UniscaleError]) -> Value:
+    import yaml
+
+    line = node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        return Value([_convert(item, name, errors) for item in node.value], name, line)
+    if isinstance(node, yaml.MappingNode):
+        found: dict[str, Value] = {}
+        for key, item in node.value:
+            word, at = str(key.value), key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                errors.append(
+                    ManifestError("a key must be plain text", where=f"{name}:{at}", slug="yaml-key")
+                )
+            elif word in found:
+                errors.append(
+                    ManifestError(
+                        f'"{word}" is given twice',
+                        where=f"{name}:{at}",
+                        hint=f"the first one is in line {found[word].line}",
+                        slug="duplicate-key",
+                    )
+                )
+            else:
+                found[word] = _convert(item, name, errors)
+        return Value(found, name, line)
+    if node.tag not in _SCALAR_TAGS:
+        errors.append(
+            ManifestError(f"the tag {node.tag} is not used here", where=f"{name}:{line}",
+                          slug="yaml-tag")
+        )  # fmt: skip
+    quoted = isinstance(node, yaml.ScalarNode) and node.style in ("'", '"', "|", ">")
+    empty = not quoted and node.value in ("", "~", "null")
+    return Value(None if empty else str(node.value), name, line, quoted)
+
+
+_SCALAR_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp")
+)
+
+
+class Fields:
+    """A mapping read field by field; collects every error, then `finish` names unknown keys."""
+
+    def __init__(self, value: Value, errors: list[UniscaleError], what: str = "") -> None:
+        self.value = value
+        self.errors = errors
+        self.what = what
+        self._known: set[str] = set()
+        self._data: dict[str, Value] = {}
+        if isinstance(value.data, dict):
+            self._data = value.data
+        elif value.data is not None:
+            self.fail(value, f"{what or 'this'} must be a mapping of keys to values")
+
+    def fail(self, value: Value, what: str, hint: str | None = None, slug: str = "field") -> None:
+        """Record an error at the place of ``value``."""
+        self.errors.append(ManifestError(what, where=value.where, hint=hint, slug=slug))
+
+    def get(self, key: str) -> Value | None:
+        """The value of ``key``, or None when it is absent or empty."""
+        self._known.add(key)
+        value = self._data.get(key)
+        return None if value is None or value.data is None else value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Text; missing without a default is an error."""
+        value = self.get(key)
+        if value is None:
+            if default is None:
+                self.fail(self.value, f'"{key}" is missing', slug="missing-key")
+            return default or ""
+        if not isinstance(value.data, str):
+            self.fail(value, f'"{key}" must be text')
+            return default or ""
+        return value.data
+
+    def maybe(self, key: str) -> str | None:
+        """Text, or None when the key is absent."""
+        return self.text(key, "") or None
+
+    def flag(self, key: str, default: bool) -> bool:
+        """``true`` or ``false``, nothing else."""
+        value = self.get(key)
+        if value is None:
+            return default
+        if value.data not in ("true", "false"):
+            self.fail(value, f'"{key}" must be true or false', f"found {value.data!r}")
+            return default
+        return value.data == "true"
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts; empty when absent."""
+        value = self.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value.data, list):
+            self.fail(value, f'"{key}" must be a list')
+            return ()
+        for item in value.data:
+            if not isinstance(item.data, str):
+                self.fail(item, f'"{key}" must be a list of texts')
+        return tuple(item.data for item in value.data if isinstance(item.data, str))
+
+    def pairs(self, key: str) -> dict[str, str]:
+        """A mapping of text to text; empty when absent."""
+        value = self.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value.data, dict):
+            self.fail(value, f'"{key}" must be a mapping')
+            return {}
+        for name, item in value.data.items():
+            if not isinstance(item.data, str):
+                self.fail(item, f'"{key}.{name}" must be text')
+        return {k: item.data for k, item in value.data.items() if isinstance(item.data, str)}
+
+    def items(self, key: str) -> Sequence[Value]:
+        """The entries of a list, with places; empty when absent."""
+        value = self.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value.data, list):
+            self.fail(value, f'"{key}" must be a list')
+            return ()
+        return value.data
+
+    def fields(self, key: str) -> Fields:
+        """A nested mapping (an empty one when absent)."""
+        value = self.get(key)
+        return Fields(value or Value({}, self.value.file, self.value.line), self.errors, f'"{key}"')
+
+    def one_of(self, key: str, allowed: Sequence[str], default: str | None = None) -> str:
+        """Text out of a fixed set."""
+        word = self.text(key, default)
+        if word not in allowed and (value := self.get(key)) is not None:
+            self.fail(value, f'"{key}" cannot be {word!r}', did_you_mean(word, allowed))
+        return word
+
+    def finish(self) -> None:
+        """Every key that nobody asked for is an error, with the nearest known one."""
+        for key, value in self._data.items():
+            if key not in self._known:
+                self.fail(
+                    value,
+                    f'unknown key "{key}"',
+                    did_you_mean(key, self._known),
+                    slug="unknown-key",
+                )
