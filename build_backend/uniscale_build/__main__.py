@@ -44,13 +44,12 @@ def run(argv: list[str]) -> int:
         # Whoever read us has gone: what they wanted they have.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (click's usage errors have no common base with Exit)
         return _usage(error)
 
 
 def _usage(error: Exception) -> int:
     from typer import Abort, Exit
-    from typer.core import HAS_RICH  # noqa: F401  (typer is there when we come here)
 
     if isinstance(error, Exit):
         return int(error.exit_code)

@@ -67,10 +67,8 @@ def is_project(folder: Path) -> bool:
     return (folder / "manifests" / "backends").is_dir() and (folder / "patches").is_dir()
 
 
-def find_project(
-    start: Path | None = None, environ: Mapping[str, str] | None = None
-) -> Project:  # fmt: skip
-    """``UNISCALE_PROJECT``, else the nearest project above ``start``, else what the wheel carries."""
+def find_project(start: Path | None = None, environ: Mapping[str, str] | None = None) -> Project:
+    """``UNISCALE_PROJECT``, else the nearest one above ``start``, else what the wheel carries."""
     env = os.environ if environ is None else environ
     site = tuple(_site_folders(env.get("UNISCALE_MANIFESTS", "").split(os.pathsep)))
     if given := env.get("UNISCALE_PROJECT"):

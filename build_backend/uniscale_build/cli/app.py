@@ -1,4 +1,4 @@
-"""The typer application; command modules are imported for their signatures, never for their work."""
+"""The typer application: command modules are imported for their signatures alone."""
 
 from __future__ import annotations
 
