@@ -98,7 +98,7 @@ def run_git(
     args: Sequence[str],
     *,
     cwd: Path,
-    stdin: bytes | Path | None = None,
+    stdin: bytes | Path | IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
 ) -> Ran:
@@ -106,6 +106,8 @@ def run_git(
     with contextlib.ExitStack() as stack:
         if isinstance(stdin, Path):
             source: IO[bytes] = stack.enter_context(stdin.open("rb"))
+        elif stdin is not None and not isinstance(stdin, bytes):
+            source = stdin
         else:
             # A file, not a pipe: git may stop reading early, and both sides must not block.
             source = stack.enter_context(tempfile.TemporaryFile())
@@ -136,6 +138,14 @@ class Entry:
 
     mode: str
     oid: str
+
+
+def _quote(path: bytes) -> bytes:
+    """A path as fast-import reads it: C-quoted, every unusual byte in octal."""
+    plain = range(0x20, 0x7F)
+    return b'"%s"' % b"".join(
+        b"%c" % byte if byte in plain and byte not in b'"\\' else b"\\%03o" % byte for byte in path
+    )
 
 
 def _mode_of(path: bytes) -> str:
@@ -199,7 +209,7 @@ class GitDb:
     def run(
         self,
         *args: str,
-        stdin: bytes | Path | None = None,
+        stdin: bytes | Path | IO[bytes] | None = None,
         env: Mapping[str, str] | None = None,
         check: bool = True,
         cwd: Path | None = None,
@@ -305,6 +315,27 @@ class GitDb:
         with self.index() as index:
             index.put(entries)
             return index.write_tree()
+
+    def import_files(self, files: Iterable[tuple[bytes, str, bytes]]) -> str:
+        """The tree of (path, mode, content) triples, written as one pack."""
+        ref = f"refs/uniscale/import/{os.getpid()}-{id(files)}"
+        with tempfile.TemporaryFile() as stream:
+            stream.write(
+                f"commit {ref}\ncommitter uniscale <uniscale@localhost> 0 +0000\ndata 0\n".encode()
+            )
+            for path, mode, data in files:
+                stream.write(
+                    b"M %s inline %s\ndata %d\n" % (mode.encode(), _quote(path), len(data))
+                )
+                stream.write(data)
+                stream.write(b"\n")
+            stream.write(b"done\n")
+            stream.seek(0)
+            self.run("fast-import", "--quiet", "--done", "--force", stdin=stream)
+        try:
+            return self.tree_of(ref)
+        finally:
+            self.run("update-ref", "-d", ref)
 
     def commit(self, tree: str, parents: Sequence[str], message: str) -> str:
         """A commit whose id depends on the arguments alone (fixed author and date)."""
