@@ -1,0 +1,258 @@
+"""The plan: everything that a build will do, resolved, frozen, printable, hashable.
+
+Making a plan reads manifests and layers and asks the machine nothing but which device it has: no
+network, no compiler, no git.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from uniscale_build import __version__
+from uniscale_build.errors import ManifestError, SettingsError, UniscaleError, raise_all
+from uniscale_build.ids import label
+from uniscale_build.layers import Layer, check_chain
+from uniscale_build.manifest import (
+    Adaptation,
+    Backend,
+    Device,
+    Manifests,
+    Pin,
+    Recipe,
+    canonical_task,
+)
+from uniscale_build.project import Project
+from uniscale_build.settings import Settings
+from uniscale_build.store import digest
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class BackendPlan:
+    """One backend of a plan, down to the tree that will be compiled."""
+
+    backend: Backend
+    device: Device
+    adaptation: Adaptation
+    pin: Pin
+    layers: tuple[Layer, ...]
+    recipe: Recipe
+    tasks: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """``<backend>-<device>``: the payload's folder, the work folder, the record's name."""
+        return f"{self.backend.name}-{self.device.name}"
+
+    @property
+    def tree(self) -> str:
+        """The patched tree that the layers record."""
+        return self.layers[-1].result if self.layers else self.pin.tree
+
+    def as_json(self) -> dict[str, object]:
+        """The facts that decide the result, for people, scripts and hashing."""
+        return {
+            "backend": self.backend.name,
+            "device": self.device.name,
+            "tasks": list(self.tasks),
+            "pin": {
+                "version": self.pin.version,
+                "commit": self.pin.commit,
+                "tree": self.pin.tree,
+                "origins": [origin.describe() for origin in self.pin.origins],
+            },
+            "layers": [
+                {"name": layer.name, "title": layer.title, "base": layer.base,
+                 "result": layer.result}
+                for layer in self.layers
+            ],
+            "tree": self.tree,
+            "recipe": {
+                "kind": self.recipe.kind,
+                "targets": list(self.recipe.targets),
+                "programs": list(self.recipe.programs),
+                "languages": list(self.recipe.languages),
+                "defines": dict(sorted(self.recipe.defines.items())),
+                "environment": dict(sorted(self.recipe.environment.items())),
+                "allowed_external": list(self.recipe.allowed_external),
+            },
+            "requirements": list(self.adaptation.requirements),
+            "environment": {**self.device.environment, **self.adaptation.environment},
+            "launch": dict(self.backend.launch),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one wheel will be made from."""
+
+    backends: tuple[BackendPlan, ...]
+    device: Device | None
+    why: tuple[str, ...]  # how what was not said was decided
+    settings: Settings
+
+    @property
+    def version(self) -> str:
+        """The wheel's version: ours, with a label for what is in it."""
+        if self.device is None:
+            return __version__
+        words = [item.backend.label for item in self.backends] + [label(self.device.label)]
+        return f"{__version__}+{'.'.join(words)}"
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """What the payloads need beside the launchers' own dependencies."""
+        found = (word for item in self.backends for word in item.adaptation.requirements)
+        return tuple(dict.fromkeys(found))
+
+    def as_json(self) -> dict[str, object]:
+        """The whole plan; `digest` is taken over it."""
+        return {
+            "schema": SCHEMA,
+            "uniscale": __version__,
+            "version": self.version,
+            "device": self.device.name if self.device else None,
+            "backends": [item.as_json() for item in self.backends],
+            "settings": {
+                "strip": self.settings.strip,
+                "compression": self.settings.compression,
+                "cmake_args": list(self.settings.cmake_args),
+            },
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the plan: the same for everybody who makes the same thing."""
+        return digest(self.as_json())
+
+
+def make_plan(project: Project, settings: Settings) -> Plan:
+    """Resolve ``settings`` against the project; every problem at once."""
+    if not settings.backends:
+        if settings.device is not None:
+            # A plain wheel has no device, but a misspelt name is still worth an error.
+            project.manifests.device(settings.device)
+        return Plan((), None, ("no backend: launchers and build command only",), settings)
+    manifests = project.manifests
+    errors: list[UniscaleError] = []
+    backends: list[Backend] = []
+    for word in settings.backends:
+        try:
+            backends.append(manifests.backend(word))
+        except UniscaleError as error:
+            errors.extend(error.findings())
+    backends = list({backend.name: backend for backend in backends}.values())
+    device, why = _choose_device(manifests, backends, settings.device, errors)
+    raise_all(errors)
+    assert device is not None
+    plans = []
+    for backend in backends:
+        try:
+            plans.append(_plan_backend(project, backend, device, settings))
+        except UniscaleError as error:
+            errors.extend(error.findings())
+    raise_all(errors)
+    return Plan(tuple(plans), device, why, settings)
+
+
+def _choose_device(
+    manifests: Manifests, backends: list[Backend], word: str | None, errors: list[UniscaleError]
+) -> tuple[Device | None, tuple[str, ...]]:
+    if word is not None:
+        try:
+            device = manifests.device(word)
+        except UniscaleError as error:
+            errors.extend(error.findings())
+            return None, ()
+        return device, (f"device {device.name}: as asked for",)
+    for device in manifests.devices.values():
+        seen = detected(device)
+        fits = all((backend.name, device.name) in manifests.adaptations for backend in backends)
+        if seen and fits:
+            return device, (f"device {device.name}: found {seen}",)
+    return manifests.devices["cpu"], ("device cpu: no other device was found",)
+
+
+def detected(device: Device) -> str | None:
+    """What shows that the device is in this machine, or None."""
+    for pattern in device.nodes:
+        if found := sorted(glob.glob(pattern)):
+            return found[0]
+    for command in device.commands:
+        if path := shutil.which(command):
+            return path
+    return None
+
+
+def _plan_backend(
+    project: Project, backend: Backend, device: Device, settings: Settings
+) -> BackendPlan:
+    adaptation = project.manifests.adaptation(backend, device)
+    pin = backend.pin(adaptation.pin)
+    assert pin is not None  # checked when the manifests were read
+    layers = project.layers(pin, adaptation)
+    raise_all(check_chain(pin, layers))
+    have = adaptation.tasks or backend.tasks
+    wanted = tuple(dict.fromkeys(canonical_task(word) for word in settings.tasks))
+    missing = [task for task in wanted if task not in have]
+    if missing:
+        raise SettingsError(
+            f"{backend.name} on {device.name} is not for {', '.join(missing)}",
+            where=adaptation.where,
+            hint=f"it is for: {', '.join(have)}",
+            slug="no-task",
+        )
+    plan = BackendPlan(
+        backend, device, adaptation, pin, layers,
+        recipe=backend.recipe.merged(adaptation.recipe),
+        tasks=wanted or have,
+    )  # fmt: skip
+    return _fill(plan, settings)
+
+
+def _fill(plan: BackendPlan, settings: Settings) -> BackendPlan:
+    """The plan with ``{commit}``-like words in its defines filled in, and the user's defines."""
+    words = {
+        "backend": plan.backend.name,
+        "device": plan.device.name,
+        "version": plan.pin.version,
+        "commit": plan.pin.commit,
+        "commit8": plan.pin.commit[:8],
+        "tree": plan.tree,
+        "layers": ",".join(layer.name for layer in plan.layers),
+    }
+
+    def fill(text: str) -> str:
+        def word(found: re.Match[str]) -> str:
+            if found[1] not in words:
+                raise ManifestError(
+                    f"{{{found[1]}}} is not known here",
+                    where=plan.backend.where,
+                    hint=f"known: {', '.join(sorted(words))}",
+                    slug="unknown-word",
+                )
+            return words[found[1]]
+
+        return re.sub(r"\{(\w+)\}", word, text)
+
+    defines = {name: fill(value) for name, value in plan.recipe.defines.items()}
+    defines |= settings.cmake_defines
+    recipe = Recipe(**{**vars(plan.recipe), "defines": defines})
+    return BackendPlan(**{**vars(plan), "recipe": recipe})
+
+
+def build_record(plan: BackendPlan) -> Mapping[str, object]:
+    """What a running engine tells of its build."""
+    return {
+        "uniscale": __version__,
+        "backend": plan.backend.name,
+        "device": plan.device.name,
+        "upstream": plan.pin.commit,
+        "layers": [layer.name for layer in plan.layers],
+        "tree": plan.tree,
+    }
