@@ -39,6 +39,8 @@ class Layer:
     result: str
     sealed: bool = False
     recipients: tuple[str, ...] = ()
+    signer: str = ""  # of a sealed layer: its owner's public key
+    files: tuple[str, ...] = ()  # of a sealed layer: the upstream paths that it touches
 
     @property
     def patches(self) -> tuple[Path, ...]:
@@ -82,9 +84,9 @@ def read_layer(folder: Path, backend: str) -> Layer:
         result=fields.text("result"),
         sealed=fields.flag("sealed", False),
         recipients=fields.texts("recipients"),
+        signer=fields.text("signer", ""),
+        files=fields.texts("files"),
     )
-    # The list of files of a sealed layer is for people; the seal holds the content.
-    fields.texts("files")
     for key in ("base", "result"):
         found = fields.get(key)
         if found is not None and not is_object_id(str(found.data)):
@@ -130,14 +132,15 @@ def check_chain(pin: Pin, layers: Sequence[Layer]) -> list[UniscaleError]:
 
 
 def apply_layer(db: GitDb, base: str, layer: Layer) -> str:
-    """The tree that ``layer`` makes of ``base``; `LayerError` for each file that does not fit."""
+    """The tree that ``layer`` makes of ``base``; `LayerError` for each file that does not fit.
+
+    A sealed layer is opened with the key that ``UNISCALE_AGE_KEY`` names.
+    """
     if layer.sealed:
-        raise LayerError(
-            f'layer "{layer.name}" is sealed and there is no key for it here',
-            where=layer.where,
-            hint=f"its owner is {layer.owner}: {layer.contact}",
-            slug="sealed",
-        )
+        from uniscale_build.seal import opened
+
+        with opened(layer, db.store) as plain:
+            return apply_layer(db, base, plain)
     patches = [path.read_bytes() for path in layer.patches]
     with db.index(base) as index:
         if patches:
