@@ -85,9 +85,11 @@ def find_project(start: Path | None = None, environ: Mapping[str, str] | None = 
     for folder in (here, *here.parents):
         if is_project(folder):
             return Project(folder, True, site)
-    shipped = Path(__file__).parent / "data"
-    if is_project(shipped):
-        return Project(shipped, False, site)
+    package = Path(__file__).parent
+    if is_project(package / "data"):
+        return Project(package / "data", False, site)
+    if is_project(package.parents[1]):  # an editable install
+        return Project(package.parents[1], True, site)
     raise SettingsError(
         "this is not a uniscale project",
         where=str(here),

@@ -115,8 +115,11 @@ class Store:
         return self
 
     @contextlib.contextmanager
-    def lock(self, name: str, reporter: Reporter | None = None) -> Iterator[None]:
-        """Hold the lock ``name`` alone; says so once when another process has it."""
+    def lock(self, name: str, reporter: Reporter | None = None) -> Iterator[int]:
+        """Hold the lock ``name`` alone; says so once when another process has it.
+
+        Gives the descriptor: a child that inherits it holds the lock for as long as it lives.
+        """
         reporter = reporter if reporter is not None else Silent()
         self.prepare()
         path = self._locks / f"{name}.lock"
@@ -133,7 +136,7 @@ class Store:
             handle.write(f"process {os.getpid()}")
             handle.flush()
             try:
-                yield
+                yield handle.fileno()
             finally:
                 handle.seek(0)
                 handle.truncate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -136,3 +137,16 @@ def default_jobs() -> int:
     except (OSError, StopIteration, ValueError):
         by_memory = cores or 1
     return max(1, min(cores or 1, by_memory))
+
+
+def has_program(name: str, least: tuple[int, ...]) -> bool:
+    """True when ``name`` is on PATH, runs, and is of version ``least`` or newer."""
+    path = shutil.which(name)
+    if path is None:
+        return False
+    try:
+        text = _ask([path], "--version")
+    except ToolchainError:
+        return False
+    found = re.search(r"(\d+(?:\.\d+)+)", text)
+    return found is not None and tuple(int(n) for n in found[1].split(".")) >= least

@@ -1,0 +1,250 @@
+"""Plan → source → patched tree → work tree → payload; each stage cached by its inputs.
+
+Every stage looks into the store first, so that a second run does nothing and a run that was
+interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uniscale_build import record, sources, worktree
+from uniscale_build.errors import CompileError
+from uniscale_build.gitdb import GitDb
+from uniscale_build.layers import patched_tree
+from uniscale_build.plan import BackendPlan, Plan, build_record
+from uniscale_build.progress import Reporter, Silent
+from uniscale_build.project import Project
+from uniscale_build.store import Store, digest, disk_errors, write_atomic
+from uniscale_build.toolchain import Toolchain, compiler_cache, default_jobs, probe
+
+if TYPE_CHECKING:
+    from uniscale_build.payload import Assembled
+
+PAYLOAD_SCHEMA = 1  # raise when the same inputs give another payload
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a build happens and who listens."""
+
+    project: Project
+    store: Store
+    reporter: Reporter = field(default_factory=Silent)
+
+    @property
+    def db(self) -> GitDb:
+        """The object store."""
+        return GitDb(self.store).open()
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A finished payload in the store."""
+
+    name: str
+    key: str
+    prefix: Path
+    info: Mapping[str, object]
+    reused: bool
+
+
+def payload_inputs(context: Context, plan: BackendPlan, toolchain: Toolchain) -> dict[str, str]:
+    """Every input that can change a payload, by name: its cache key, and what ``explain`` shows."""
+    facts = plan.as_json()
+    superbuild = (context.project.root / "CMakeLists.txt").read_bytes()
+    inputs = {
+        "schema": str(PAYLOAD_SCHEMA),
+        "pin": f"{plan.pin.version} {plan.pin.tree}",
+        "layers": ", ".join(f"{layer.name}@{layer.result[:12]}" for layer in plan.layers),
+        "tree": plan.tree,
+        "tasks": ", ".join(plan.tasks),
+        "superbuild": digest(superbuild.decode()),
+        "launch": digest(facts["launch"]),
+        "environment": digest(facts["environment"]),
+        "verified": digest(dict(plan.adaptation.verified)),
+    }
+    recipe = facts["recipe"]
+    assert isinstance(recipe, dict)
+    for key, value in recipe.items():
+        if key == "defines":
+            inputs |= {f"define {name}": str(word) for name, word in value.items()}
+        else:
+            inputs[f"recipe {key}"] = json.dumps(value)
+    return inputs | {f"toolchain {k}": v for k, v in toolchain.fingerprint().items()}
+
+
+def setting_inputs(plan: Plan) -> dict[str, str]:
+    """The settings that change a payload."""
+    return {
+        "setting strip": str(plan.settings.strip).lower(),
+        "setting cmake.args": " ".join(plan.settings.cmake_args),
+    }
+
+
+def build_payload(context: Context, plan: Plan, item: BackendPlan) -> Payload:
+    """The payload of one backend, from the store or made now."""
+    toolchain = probe(item.recipe.languages)
+    inputs = payload_inputs(context, item, toolchain) | setting_inputs(plan)
+    key = digest(inputs)
+    target = context.store.payloads / key
+    reused = target.exists()
+    if not reused:
+        work = (plan.settings.build_dir or context.store.work) / item.name
+        # Work folders of one name may be in several places; the lock is for this one.
+        with context.store.lock(f"work-{item.name}-{digest(str(work))[:12]}",
+                                context.reporter) as held:  # fmt: skip
+            reused = target.exists()
+            if not reused:
+                _make_payload(context, plan, item, toolchain, key, work, held)
+    remember(context, item.name, "payload", inputs)
+    info = json.loads((target / item.name / "payload.json").read_text(encoding="utf-8"))
+    return Payload(item.name, key, target / item.name, info, reused)
+
+
+def prepare_source(context: Context, plan: Plan, item: BackendPlan, folder: Path) -> str:
+    """The patched tree of ``item`` in ``folder``, every tree on the way verified; gives its id."""
+    db = context.db
+    local = context.project.root / "third_party" / item.backend.name
+    sources.obtain(db, item.pin, local=local, reporter=context.reporter,
+                   offline=plan.settings.offline)  # fmt: skip
+    context.reporter.stage("patch", f"{len(item.layers)} layers on {item.pin.version}")
+    tree = patched_tree(db, item.pin, item.layers)
+    db.keep(f"patched/{item.name}", tree)
+    worktree.materialise(db, tree, folder)
+    return tree
+
+
+def _make_payload(
+    context: Context,
+    plan: Plan,
+    item: BackendPlan,
+    toolchain: Toolchain,
+    key: str,
+    work: Path,
+    held: int,
+) -> None:
+    from uniscale_build.payload import assemble
+
+    source, install = work / "src", work / "install"
+    prepare_source(context, plan, item, source)
+    with disk_errors(work):
+        shutil.rmtree(install, ignore_errors=True)
+        _run_recipe(context, plan, item, toolchain, work, held)
+        context.reporter.stage("payload", item.name)
+
+        def fill(folder: Path) -> None:
+            prefix = folder / item.name
+            made = assemble(
+                install, prefix, allowed_external=frozenset(item.recipe.allowed_external)
+            )
+            _require_programs(item, prefix)
+            _describe(context, plan, item, toolchain, prefix, made)
+
+        context.store.put_folder(context.store.payloads / key, fill)
+        shutil.rmtree(install, ignore_errors=True)
+
+
+def _run_recipe(
+    context: Context,
+    plan: Plan,
+    item: BackendPlan,
+    toolchain: Toolchain,
+    work: Path,
+    held: int,
+) -> None:
+    from uniscale_build.recipes.cmake import NativeBuild, build
+
+    settings, recipe = plan.settings, item.recipe
+    native = NativeBuild(
+        superbuild=context.project.root,
+        source=work / "src",
+        build=work / "build",
+        install=work / "install",
+        log=work / "build.log",
+        backend=item.backend.name,
+        targets=recipe.targets,
+        programs=recipe.programs,
+        languages=recipe.languages,
+        defines={"UNISCALE_BUILD_RECORD": json.dumps(build_record(item)), **recipe.defines},
+        cmake_args=settings.cmake_args,
+        environment=recipe.environment,
+        launcher=compiler_cache(settings.compiler_cache),
+        jobs=settings.jobs or default_jobs(),
+        strip=settings.strip,
+    )
+    build(native, toolchain, context.reporter, keep_open=[held])
+
+
+def _require_programs(item: BackendPlan, prefix: Path) -> None:
+    missing = [name for name in item.recipe.programs if not (prefix / "bin" / name).is_file()]
+    if missing:
+        raise CompileError(
+            f"the build gave no {', '.join(missing)}",
+            where=item.backend.where,
+            hint="recipe.programs names what must be in bin/",
+        )
+
+
+def _describe(
+    context: Context,
+    plan: Plan,
+    item: BackendPlan,
+    toolchain: Toolchain,
+    prefix: Path,
+    made: Assembled,
+) -> None:
+    """Write payload.json and the payload's own dist-info into the prefix."""
+    from uniscale_build.engine_flags import record_flags
+    from uniscale_build.distinfo import write_dist_info
+    from uniscale_build.tags import wheel_tag
+
+    launch, note = record_flags(prefix, item.backend.launch)
+    if note:
+        context.reporter.note(note)
+    info = record.payload_json(
+        item.as_json(),
+        distribution=item.backend.distribution,
+        plan=plan.digest,
+        toolchain=toolchain.fingerprint(),
+        launch=launch,
+        verified=dict(item.adaptation.verified),
+        visible=item.device.visible,
+        external=made.external,
+    )
+    text = json.dumps(info, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomic(prefix / "payload.json", text.encode())
+    allowed = frozenset(item.recipe.allowed_external)
+    write_dist_info(
+        prefix,
+        name=item.backend.distribution,
+        version=item.pin.version,
+        requires=item.adaptation.requirements,
+        entry_points=None,
+        tag=wheel_tag(made.elfs, files=made.files, allowed_external=allowed),
+    )
+
+
+def remember(context: Context, name: str, stage: str, inputs: Mapping[str, str]) -> None:
+    """Keep the inputs of the last finished stage, for ``explain``."""
+    path = context.store.records / f"{name}.json"
+    with disk_errors(path):
+        known = recall(context, name)
+        if known.get(stage) != inputs:
+            known[stage] = dict(inputs)
+            write_atomic(path, json.dumps(known, indent=1, sort_keys=True).encode())
+
+
+def recall(context: Context, name: str) -> dict[str, dict[str, str]]:
+    """The inputs of the last finished stages, by stage; empty when there was none."""
+    path = context.store.records / f"{name}.json"
+    try:
+        found: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
