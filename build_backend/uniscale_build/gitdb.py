@@ -163,11 +163,23 @@ class Index:
         """Fill the index with ``tree``."""
         self._db.run("read-tree", tree, env=self._env)
 
-    def apply(self, patch: bytes | Path, *, check: bool = True, reverse: bool = False) -> Ran:
-        """Apply a whole patch, all of it or nothing; the caller reads ``Ran.err`` on failure."""
+    def apply(
+        self,
+        patch: bytes | Path,
+        *,
+        check: bool = True,
+        reverse: bool = False,
+        include: str | None = None,
+    ) -> Ran:
+        """Apply a whole patch, all of it or nothing; the caller reads ``Ran.err`` on failure.
+
+        ``include`` limits it to paths that match the pattern.
+        """
         args = ["apply", "--cached", "--whitespace=nowarn", "--verbose"]
         if reverse:
             args.append("--reverse")
+        if include is not None:
+            args.append(f"--include={include}")
         return self._db.run(*args, "-", stdin=patch, env=self._env, check=check)
 
     def put(self, entries: Iterable[tuple[bytes, Entry]]) -> None:

@@ -38,6 +38,8 @@ from uniscale_build.seal_keys import (
     verifies,
 )
 
+from uniscale_build.yamledit import scalar
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -135,7 +137,7 @@ def _check_signer(owner: str, signer: str, layer: Layer, keyring: Keyring) -> No
             f'nobody vouches for the signing key of "{owner}", who owns layer "{layer.name}"',
             where=f"{layer.where}/layer.yaml",
             hint="when it is theirs (ask them, not this file), add it to patches/keyring.yaml:\n"
-            f"signers:\n  {_quoted(owner)}: {signer or 'ed25519:…'}",
+            f"signers:\n  {scalar(owner)}: {signer or 'ed25519:…'}",
             slug="unknown-signer",
         )
     raise LayerError(
@@ -156,9 +158,9 @@ def _sealed_yaml(layer: Layer, names: Sequence[str], signer: str, files: Sequenc
             skipping = key is not None and key[1] in _OWN_KEYS
         if not skipping:
             kept.append(line)
-    kept += ["sealed: true", "recipients:", *(f"  - {_quoted(name)}" for name in names)]
+    kept += ["sealed: true", "recipients:", *(f"  - {scalar(name)}" for name in names)]
     kept += [f"signer: {signer}", "files:" if files else "files: []"]
-    kept += [f"  - {_quoted(file)}" for file in files]
+    kept += [f"  - {scalar(file)}" for file in files]
     made = ("\n".join(kept) + "\n").encode()
     shown = f"{layer.where}/layer.yaml"
     before, after = yamlfile.parse(text.encode(), shown).plain(), None
@@ -173,22 +175,6 @@ def _sealed_yaml(layer: Layer, names: Sequence[str], signer: str, files: Sequenc
             slug="layer-yaml",
         )
     return made
-
-
-def _quoted(text: str) -> str:
-    """``text`` as a YAML double-quoted scalar; bytes that are not UTF-8 come back as they were."""
-    out = []
-    for char in text:
-        code = ord(char)
-        if char in '"\\':
-            out.append("\\" + char)
-        elif char.isprintable() and not 0xD800 <= code <= 0xDFFF:
-            out.append(char)
-        elif code < 0x100:
-            out.append(f"\\x{code:02x}")
-        else:
-            out.append(f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
-    return '"' + "".join(out) + '"'
 
 
 def open_members(
