@@ -1,0 +1,223 @@
+"""Shared libraries of a payload: each kept once, each found by those that need it.
+
+A wheel holds no links, and ``libX.so -> libX.so.0 -> libX.so.0.5.0`` copied three times is three
+libraries to the loader: three times the size, and initialised twice when opened by two names.
+"""
+
+from __future__ import annotations
+
+import mmap
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from uniscale_build.elf import Elf
+from uniscale_build.errors import UniscaleError, WheelError
+from uniscale_build.recordfile import file_sha256
+from uniscale_build.tags import is_system, unknown_library
+
+_ORIGIN = ("$ORIGIN", "${ORIGIN}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that may be shipped: its name, the regular file behind it, and its ELF facts."""
+
+    name: str
+    real: Path
+    is_link: bool
+    elf: Elf | None
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A name of a library that was left out, and the name under which the library is kept.
+
+    ``mentioned_in`` are kept files that hold the name as a string of its own: they may open the
+    library by it at run time.
+    """
+
+    name: str
+    kept: str
+    mentioned_in: tuple[str, ...]
+
+
+def dedupe(
+    found: Sequence[Candidate], dlopen: frozenset[str], errors: list[UniscaleError]
+) -> tuple[dict[str, str], tuple[Alias, ...]]:
+    """The names to ship, by the names found, and the aliases that are not.
+
+    Of several names for one library in one folder, the one that is needed (``DT_NEEDED``) or
+    opened (``dlopen``: base names or whole names) stays, else its SONAME, else its own. A library
+    that is needed under a SONAME that no file has is kept under that name.
+    """
+    needed = {library for entry in found if entry.elf for library in entry.elf.needed}
+    present = {PurePosixPath(entry.name).name for entry in found}
+    names: dict[str, str] = {}
+    dropped: dict[str, str] = {}
+    for group in _groups(found):
+        if group[0].elf is None or not _is_library(group[0]):
+            names.update({entry.name: entry.name for entry in group})
+            continue
+        kept, source = _kept_name(group, needed, present, dlopen, errors)
+        names[source.name] = kept
+        dropped.update({entry.name: kept for entry in group if entry is not source})
+        if source.name != kept:
+            dropped[source.name] = kept
+    dropped = {name: kept for name, kept in dropped.items() if name not in names.values()}
+    return names, _aliases(dropped, [entry for entry in found if entry.name in names])
+
+
+def check(
+    elfs: Sequence[Elf], allowed_external: frozenset[str], errors: list[UniscaleError]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The libraries that ``elfs`` (paths relative to the payload) expect of the machine, and the
+    vendor's among them.
+
+    An error is noted for a library from nowhere, a search path that is not relative to the file,
+    and a library in the payload that its user's search path does not reach.
+    """
+    places: dict[str, set[str]] = {}
+    for elf in elfs:
+        places.setdefault(elf.path.name, set()).add(elf.path.parent.as_posix())
+    for elf in elfs:
+        error = _search_path_error(elf, places)
+        if error is not None:
+            errors.append(error)
+    external: dict[str, list[str]] = {}
+    for elf in elfs:
+        for library in elf.needed:
+            if library not in places:
+                external.setdefault(library, []).append(str(elf.path))
+    errors.extend(
+        unknown_library(library, external[library])
+        for library in sorted(external)
+        if not is_system(library) and library not in allowed_external
+    )
+    names = sorted(external)
+    return tuple(names), tuple(name for name in names if not is_system(name))
+
+
+def _is_library(entry: Candidate) -> bool:
+    if entry.elf is None or entry.elf.is_executable:
+        return False
+    return entry.elf.soname is not None or ".so" in PurePosixPath(entry.name).suffixes
+
+
+def _groups(found: Sequence[Candidate]) -> list[list[Candidate]]:
+    """``found`` grouped: names in one folder for one file, or for equal copies of one library."""
+    groups: dict[object, list[Candidate]] = {}
+    alike: dict[tuple[str, str | None, int], list[Candidate]] = {}
+    for entry in found:
+        if entry.elf is None or not _is_library(entry):
+            groups[entry.name] = [entry]
+            continue
+        key = (posixpath.dirname(entry.name), entry.elf.soname, entry.real.stat().st_size)
+        alike.setdefault(key, []).append(entry)
+    for key, entries in alike.items():
+        files = {entry.real for entry in entries}
+        # One folder, SONAME and size, and several files: copies in place of links, perhaps.
+        digests = {real: file_sha256(real) for real in files} if len(files) > 1 else {}
+        for entry in entries:
+            groups.setdefault((key, digests.get(entry.real)), []).append(entry)
+    return list(groups.values())
+
+
+def _kept_name(
+    group: Sequence[Candidate],
+    needed: set[str],
+    present: set[str],
+    dlopen: frozenset[str],
+    errors: list[UniscaleError],
+) -> tuple[str, Candidate]:
+    """The name to keep a library under, and the candidate to take its bytes from."""
+    folder = posixpath.dirname(group[0].name)
+    by_base = {PurePosixPath(entry.name).name: entry for entry in group}
+    soname = group[0].elf.soname if group[0].elf else None
+    wanted = {
+        base for base, entry in by_base.items()
+        if base in needed or base in dlopen or entry.name in dlopen
+    }  # fmt: skip
+    if soname is not None and soname in needed and soname not in present:
+        wanted.add(soname)
+    files = [entry for entry in group if not entry.is_link] or list(group)
+    source = min(files, key=lambda entry: entry.name)
+    if len(wanted) > 1:
+        errors.append(
+            WheelError(
+                f"one library is wanted under several names: {', '.join(sorted(wanted))}",
+                where=source.name,
+                hint="a wheel holds no links, and two copies would be two libraries to the "
+                "loader: link and open it under its SONAME",
+                slug="library-names",
+            )
+        )
+    if wanted:
+        base = min(wanted)
+    elif soname in by_base:
+        base = str(soname)
+    else:
+        base = PurePosixPath(source.name).name
+    return posixpath.join(folder, base), by_base.get(base, source)
+
+
+def _aliases(dropped: Mapping[str, str], kept: Sequence[Candidate]) -> tuple[Alias, ...]:
+    """The dropped names, each with the kept ELF files that mention it."""
+    mentions: dict[str, list[str]] = {name: [] for name in dropped}
+    if dropped:
+        needles = {name: b"\0" + PurePosixPath(name).name.encode() + b"\0" for name in dropped}
+        for entry in kept:
+            if entry.elf is None:
+                continue
+            with (
+                entry.real.open("rb") as stream,
+                mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            ):
+                for name, needle in needles.items():
+                    if data.find(needle) >= 0:
+                        mentions[name].append(entry.name)
+    return tuple(Alias(name, dropped[name], tuple(mentions[name])) for name in sorted(dropped))
+
+
+def _search_path_error(elf: Elf, places: Mapping[str, set[str]]) -> WheelError | None:
+    """What is wrong with where ``elf`` looks for libraries, in one error; None when nothing is."""
+    strange = [entry for entry in elf.rpath if not _is_relative(entry)]
+    folders = {_expanded(entry, elf) for entry in elf.rpath}
+    missed = [name for name in elf.needed if name in places and not places[name] & folders]
+    if not strange and not missed:
+        return None
+    told = []
+    if strange:
+        named = " and ".join(repr(entry) if entry else "the current folder" for entry in strange)
+        told.append(f"names {named}, which is not relative to the file")
+    if missed:
+        told.append(f"does not reach {', '.join(missed)} in the payload")
+    start = elf.path.parent.as_posix()
+    wanted = {_from_origin(start, min(places[name])) for name in elf.needed if name in places}
+    cure = f"'{':'.join(sorted(wanted)) or '$ORIGIN'}'"
+    return WheelError(
+        f"the library search path of {elf.path.name} {', and '.join(told)}",
+        where=str(elf.path),
+        hint=f"install it with INSTALL_RPATH {cure} (CMAKE_INSTALL_RPATH) and with "
+        "CMAKE_INSTALL_RPATH_USE_LINK_PATH=OFF; other folders are those of the building machine",
+        slug="rpath",
+    )
+
+
+def _is_relative(entry: str) -> bool:
+    start, _, rest = entry.partition("/")
+    return start in _ORIGIN and "$" not in rest
+
+
+def _expanded(entry: str, elf: Elf) -> str:
+    """A search path entry as a folder of the payload; one that is no such thing gives ``/``."""
+    start, _, rest = entry.partition("/")
+    if start not in _ORIGIN:
+        return "/"
+    return posixpath.normpath(posixpath.join(elf.path.parent.as_posix(), rest))
+
+
+def _from_origin(start: str, folder: str) -> str:
+    way = posixpath.relpath(folder, start)
+    return "$ORIGIN" if way == "." else f"$ORIGIN/{way}"
