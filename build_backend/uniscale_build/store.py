@@ -48,20 +48,23 @@ def digest(*parts: object) -> str:
 
 
 @contextlib.contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Turn what the file system refuses into a `StoreError` that says what to do."""
+def disk_errors(where: Path, elsewhere: str = "point UNISCALE_CACHE") -> Iterator[None]:
+    """Turn what the file system refuses into a `StoreError` that says what to do.
+
+    ``elsewhere`` begins the cure: what to set to write on another disk.
+    """
     try:
         yield
     except OSError as error:
         import errno
 
         hints = {
-            errno.ENOSPC: "free some space, or point UNISCALE_CACHE at a larger disk; "
+            errno.ENOSPC: f"free some space, or {elsewhere} at a larger disk; "
             "what was complete is kept and the next run goes on from there",
-            errno.EDQUOT: "the quota is used up: point UNISCALE_CACHE elsewhere",
-            errno.EROFS: "it is read-only: point UNISCALE_CACHE at a folder that you may write",
-            errno.EACCES: "point UNISCALE_CACHE at a folder that you may write",
-            errno.EPERM: "point UNISCALE_CACHE at a folder that you may write",
+            errno.EDQUOT: f"the quota is used up: {elsewhere} elsewhere",
+            errno.EROFS: f"it is read-only: {elsewhere} at a folder that you may write",
+            errno.EACCES: f"{elsewhere} at a folder that you may write",
+            errno.EPERM: f"{elsewhere} at a folder that you may write",
         }
         if error.errno not in hints:
             raise

@@ -1,0 +1,171 @@
+"""The wheel that was written before: its compressed members, found by what they hold.
+
+Copying them is allowed only where it gives the bytes that compressing would: the wheel must have
+been written by a codec of the same identity, and its bytes must be what they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from uniscale_build import recordfile
+from uniscale_build.deflate import BLOCK, Codec
+from uniscale_build.zipfmt import DEFLATED, STORED
+
+_GENERATOR = re.compile(r"^Generator: uniscale [^ \n]+ \(([^()\n]+)\)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A member of the previous wheel, ready to be copied; ``sha256`` is of its content."""
+
+    sha256: str
+    crc: int
+    size: int
+    packed: int
+    method: int
+    _handle: int
+    _offset: int
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its compressed bytes."""
+        at, left = self._offset, self.packed
+        while left:
+            data = os.pread(self._handle, min(BLOCK, left), at)
+            if not data:
+                raise OSError(f"the previous wheel ends {left} bytes too early")
+            at, left = at + len(data), left - len(data)
+            yield data
+
+
+class Previous:
+    """An open wheel to copy from; close it, or use it in a ``with`` statement."""
+
+    def __init__(self, path: Path, codec: Codec, sha256: str | None = None) -> None:
+        """Open ``path``; `reason` is set, and nothing is found in it, when it is of no use.
+
+        With ``sha256``, the digest that the whole file had when it was written, one look at its
+        bytes settles that they are intact. Without, each member is unpacked before it is used.
+        """
+        self.reason: str | None = None
+        self._by_digest: dict[str, zipfile.ZipInfo] = {}
+        self._sizes: frozenset[int] = frozenset()
+        self._trusted = sha256 is not None
+        self._handle = -1
+        try:
+            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.reason = self._load(codec, sha256)
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError, struct.error) as error:
+            self.reason = f"it cannot be read ({error})"
+        if self.reason is not None:
+            self._by_digest, self._sizes = {}, frozenset()
+
+    def __enter__(self) -> Previous:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _load(self, codec: Codec, sha256: str | None) -> str | None:
+        if sha256 is not None and self._digest() != sha256:
+            return "it has changed since it was written"
+        with (
+            os.fdopen(os.dup(self._handle), "rb") as stream,
+            zipfile.ZipFile(stream) as archive,
+        ):
+            infos = {info.filename: info for info in archive.infolist()}
+            folder = next((name for name in infos if name.endswith(".dist-info/RECORD")), None)
+            if folder is None:
+                return "it has no RECORD"
+            generator = archive.read(folder.replace("/RECORD", "/WHEEL")).decode("utf-8")
+            written = _GENERATOR.search(generator)
+            if written is None or written[1] != codec.identity:
+                return "it was compressed in another way"
+            rows, problems = recordfile.parse(archive.read(folder).decode("utf-8"))
+        if problems:
+            return "its RECORD is damaged"
+        for row in rows:
+            info = infos.get(row.name)
+            if row.sha256 is None or info is None or info.file_size != row.size:
+                continue
+            if info.compress_type in (STORED, DEFLATED) and not info.flag_bits & 0x41:
+                self._by_digest[row.sha256] = info
+        self._sizes = frozenset(info.file_size for info in self._by_digest.values())
+        return None
+
+    def _digest(self) -> str:
+        value, at = hashlib.sha256(), 0
+        while data := os.pread(self._handle, BLOCK, at):
+            value.update(data)
+            at += len(data)
+        return value.hexdigest()
+
+    def may_have(self, size: int) -> bool:
+        """True when some member has that size: only then is it worth hashing a file for it."""
+        return size in self._sizes
+
+    def find(self, sha256: str, size: int) -> Packed | None:
+        """The member with that content, its compressed bytes known to be good; else None."""
+        info = self._by_digest.get(sha256)
+        if info is None or info.file_size != size:
+            return None
+        head = os.pread(self._handle, 30, info.header_offset)
+        if len(head) != 30 or not head.startswith(b"PK\3\4"):
+            return None
+        name_length, extra_length = struct.unpack("<26x2H", head)
+        start = info.header_offset + 30 + name_length + extra_length
+        found = Packed(
+            sha256, info.CRC, size, info.compress_size, info.compress_type, self._handle, start
+        )
+        return found if self._trusted or _intact(found) else None
+
+
+def _intact(packed: Packed) -> bool:
+    """True when the compressed bytes unpack to exactly what they are said to be."""
+    value, crc, left = hashlib.sha256(), 0, packed.size
+    try:
+        for data in _unpacked(packed):
+            left -= len(data)
+            if left < 0:
+                return False
+            value.update(data)
+            crc = zlib.crc32(data, crc)
+    except (zlib.error, OSError):
+        return False
+    return left == 0 and crc == packed.crc and value.hexdigest() == packed.sha256
+
+
+def _unpacked(packed: Packed) -> Iterator[bytes]:
+    """The content in pieces of one block at most, whatever the compressed bytes claim."""
+    if packed.method == STORED:
+        yield from packed.chunks()
+        return
+    inflate = zlib.decompressobj(-15)
+    for chunk in packed.chunks():
+        data = inflate.decompress(chunk, BLOCK)
+        yield data
+        while inflate.unconsumed_tail or len(data) == BLOCK:
+            data = inflate.decompress(inflate.unconsumed_tail, BLOCK)
+            yield data
+    if not inflate.eof or inflate.unused_data:
+        raise zlib.error("the stream does not end where it should")
