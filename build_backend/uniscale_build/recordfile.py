@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from uniscale_build.errors import WheelError
+
 
 @dataclass(frozen=True, order=True)
 class Row:
@@ -28,6 +30,22 @@ def file_sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             value.update(block)
     return value.hexdigest()
+
+
+def payload_records(prefix: Path) -> list[Path]:
+    """The RECORDs of the payload in ``prefix``, one per distribution, sorted.
+
+    `WheelError` when there is none.
+    """
+    found = sorted(prefix.glob("*.dist-info/RECORD"))
+    if not found:
+        raise WheelError(
+            "the payload has no RECORD",
+            where=str(prefix),
+            hint="write_dist_info or normalise_dist_info makes it, last of all",
+            slug="no-record",
+        )
+    return found
 
 
 def render(rows: Iterable[Row], own_name: str) -> str:
