@@ -48,7 +48,7 @@ def is_repository(root: Path) -> bool:
 
 
 def find_commit(root: Path, word: str) -> str | None:
-    """The full id of the commit ``word`` (hex digits) of the repository ``root``, if it is there."""
+    """The full id of the commit ``word`` (hex digits) in the repository ``root``, or None."""
     if not word or not is_repository(root):
         return None
     ran = run_git(
@@ -153,7 +153,7 @@ def _common(files: Sequence[File], where: str, commit: str) -> Common | None:
 
 
 def common_tree(db: GitDb, base: str, common: Common) -> str:
-    """The tree that FlagScale's own changes make of ``base``; an error for each that does not fit."""
+    """The tree that FlagScale's own changes make of ``base``; every misfit is an error."""
     tree = apply_all(db, base, common.patches)
     present = db.list_tree(tree)
     raise_all(

@@ -37,7 +37,6 @@ from uniscale_build.seal_keys import (
     read_identities,
     verifies,
 )
-
 from uniscale_build.yamledit import scalar
 
 if TYPE_CHECKING:

@@ -132,6 +132,20 @@ def _create(path: Path, data: bytes) -> None:
             os.fsync(out.fileno())
 
 
+def outside_projects(path: Path) -> None:
+    """Refuse a place inside a project: what lies there is published sooner or later."""
+    from uniscale_build.project import is_project
+
+    for folder in path.expanduser().absolute().parents:
+        if is_project(folder):
+            raise SettingsError(
+                "a private key does not belong in a project",
+                where=str(path),
+                hint=f"choose a place outside of {folder}, such as your home folder",
+                slug="key-in-project",
+            )
+
+
 def new_identity(path: Path) -> str:
     """Make an age key in ``path``; gives its public part (``age1…``)."""
     identity = package("pyrage").x25519.Identity.generate()

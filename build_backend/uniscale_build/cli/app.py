@@ -43,9 +43,9 @@ def _options(
 
 def _register() -> None:
     # The order here is the order in --help: bring up, build, keep, publish.
-    from uniscale_build.cli import build, inplace
+    from uniscale_build.cli import build, inplace, vendor
 
-    for module in (build, inplace):
+    for module in (build, inplace, vendor):
         module.register(app)
 
 
