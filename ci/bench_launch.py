@@ -1,0 +1,148 @@
+"""Measures what the launcher costs: ``python ci/bench_launch.py`` writes ci/results/launch.json.
+
+Interleaved runs, medians. CPU is user + system time of the process, which exec does not reset: an
+engine that does nothing, started through ``uniscale serve``, has used what the launcher used.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "ci" / "results" / "launch.json"
+RUNS = 9
+BARE = """
+import typer
+app = typer.Typer({options})
+@app.command()
+def one(name: str, port: int = 8080): ...
+@app.command()
+def two(name: str): ...
+@app.command()
+def three(name: str): ...
+app()
+"""
+LIMITS = {"help_over_bare": 2.0, "serve_cpu_ms": 100.0}
+
+
+def once(command: Sequence[str], environ: Mapping[str, str]) -> tuple[float, float]:
+    """Wall and CPU time (s) of one run, which must succeed."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+        command, env=dict(environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"exit code {process.returncode}: {' '.join(command)}")
+    return wall, usage.ru_utime + usage.ru_stime
+
+
+def measure(
+    commands: Mapping[str, Sequence[str]], environ: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Medians (ms) of `RUNS` interleaved runs of each command, after one that warms the caches."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for turn in range(RUNS + 1):
+        for name, command in commands.items():
+            result = once(command, environ)
+            if turn:
+                taken[name].append(result)
+    return {
+        name: {
+            "wall_ms": round(1000 * statistics.median(wall for wall, _ in runs), 1),
+            "cpu_ms": round(1000 * statistics.median(cpu for _, cpu in runs), 1),
+        }
+        for name, runs in taken.items()
+    }
+
+
+def lay(folder: Path) -> dict[str, Sequence[str]]:
+    """The commands to compare, with the payload, model and programs that they need."""
+    prefix = folder / "payloads" / "nothing-cpu"
+    (prefix / "bin").mkdir(parents=True)
+    engine = str(prefix / "bin" / "engine")
+    shutil.copy(shutil.which("true") or "/bin/true", engine)
+    serve = {
+        "argv": ["bin/engine"],
+        "model": "--model",
+        "arguments": {"host": "--host", "port": "--port", "served_model_name": "--alias"},
+        "formats": ["gguf"],
+        "flags": ["--model", "--host", "--port", "--alias", *(f"--flag-{n}" for n in range(400))],
+    }
+    told = {"schema": 1, "backend": "nothing", "device": "cpu", "version": "1", "tasks": ["serve"]}
+    (prefix / "payload.json").write_text(json.dumps({**told, "launch": {"serve": serve}}))
+    model = folder / "model.gguf"
+    model.write_bytes(b"GGUF" + bytes(20))
+    (folder / "bare_plain.py").write_text(BARE.format(options="rich_markup_mode=None"))
+    (folder / "bare_rich.py").write_text(BARE.format(options=""))
+    uniscale = [sys.executable, "-m", "uniscale"]
+    return {
+        "python": [sys.executable, "-c", "pass"],
+        "bare typer --help": [sys.executable, str(folder / "bare_plain.py"), "--help"],
+        "bare typer (rich) --help": [sys.executable, str(folder / "bare_rich.py"), "--help"],
+        "uniscale --help": [*uniscale, "--help"],
+        "engine": [engine, "--model", str(model)],
+        "uniscale serve engine": [*uniscale, "serve", str(model)],
+    }
+
+
+def machine() -> dict[str, object]:
+    """The processor and how many of it, no more."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(":", 1)[1] for line in lines if line.startswith("model name")), "?")
+    return {"cpu": name.strip(), "cores": os.cpu_count()}
+
+
+def main() -> None:
+    """Measure, print, write the results; exit code 1 when a limit is passed."""
+    import typer
+
+    with tempfile.TemporaryDirectory(prefix="uniscale-bench-") as name:
+        commands = lay(Path(name))
+        environ = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'launchers'}:{ROOT / 'build_backend'}",
+            "UNISCALE_PAYLOADS": str(Path(name) / "payloads"),
+        }
+        times = measure(commands, environ)
+    bare, help_ = times["bare typer --help"], times["uniscale --help"]
+    serve_cpu = times["uniscale serve engine"]["cpu_ms"] - times["engine"]["cpu_ms"]
+    figures = {
+        "help_over_bare": round(help_["cpu_ms"] / bare["cpu_ms"], 2),
+        "serve_cpu_ms": round(serve_cpu, 1),
+    }
+    results = {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "machine": machine(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "typer": typer.__version__,
+        "runs": RUNS,
+        "load": round(os.getloadavg()[0], 1),
+        "times": times,
+        "figures": figures,
+        "limits": LIMITS,
+    }
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    for key, row in times.items():
+        print(f"{key:26} wall {row['wall_ms']:7.1f} ms   cpu {row['cpu_ms']:7.1f} ms")
+    passed = {key: value for key, value in figures.items() if value > LIMITS[key]}
+    for key, value in figures.items():
+        print(f"{key:26} {value} (limit {LIMITS[key]})")
+    sys.exit(1 if passed else 0)
+
+
+if __name__ == "__main__":
+    main()

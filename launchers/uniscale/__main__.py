@@ -1,0 +1,79 @@
+"""The ``uniscale`` command: runs the command line and tells failures as sentences."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from uniscale_build.errors import UniscaleError
+
+INTERRUPTED = 130  # the shell's code for a process that SIGINT ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (``sys.argv`` by default) and give its exit code.
+
+    0 for success, the error's class otherwise (`uniscale_build.errors`), 130 after Ctrl-C. A
+    traceback is printed only with ``-v``.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # A closed standard stream would make the next file that is opened take its number.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  (lives as long as we do)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read us has gone; without this, the flush at exit would complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    ours = words[: words.index("--")] if "--" in words else words
+    verbose = "-v" in ours or "--verbose" in ours
+    try:
+        from uniscale import cli
+
+        return cli.parse(words)()
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except UniscaleError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001  (the last stop: a sentence, -v shows the rest)
+        failure = _unexpected(error)
+    if verbose:
+        raise failure
+    _tell(failure, as_json="--json" in ours)
+    return failure.exit_code
+
+
+def _unexpected(error: Exception) -> UniscaleError:
+    failure = UniscaleError(
+        f"{type(error).__name__}: {error}",
+        hint="this is a fault in uniscale: run the same command with -v and report the traceback",
+        slug="internal",
+    )
+    if isinstance(error, OSError) and error.strerror:
+        place = str(error.filename) if error.filename is not None else None
+        failure = UniscaleError(error.strerror, where=place, slug="system")
+    failure.__cause__ = error
+    return failure
+
+
+def _tell(error: UniscaleError, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        print(json.dumps({"errors": [item.as_json() for item in error.findings()]}, indent=2))
+    else:
+        print(error.render(), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The typer application: words to a request. What a command does is in the module named after it.
+
+Only typer is imported here; a command's module is imported when that command runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+from uniscale_build.errors import SettingsError
+
+Action = Callable[[], int]
+
+# click's base of all usage errors. Newer typers carry their own copy of click, so the class is
+# reached through the one subclass that typer exports.
+_UsageError: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError"
+)
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    name="uniscale",
+    help="Serve and infer with the LLM engines in this environment, the same on every chip.",
+    epilog="The engine's own flags go after --, e.g.: uniscale serve demo -- --threads 2",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would take longer than everything else together
+    context_settings=_HELP,
+)
+
+_Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="demo, a .gguf file, or a Hugging Face folder.")
+]
+_Backend = Annotated[
+    str | None, typer.Option("--backend", "-b", metavar="NAME", help="Engine, e.g. llama.cpp.")
+]
+_Device = Annotated[
+    str | None, typer.Option("--device", "-d", metavar="NAME", help="Device, e.g. cpu.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, errors too.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
+
+
+def parse(argv: Sequence[str]) -> Action:
+    """What the command line ``argv`` asks for; calling it does it and gives the exit code.
+
+    Everything behind the first ``--`` is kept for the engine, word by word. Raises `SettingsError`
+    for words that are no command, option or value.
+    """
+    words = list(argv)
+    cut = words.index("--") if "--" in words else len(words)
+    try:
+        result: Any = typer.main.get_command(app).main(
+            args=words[:cut],
+            prog_name="uniscale",
+            standalone_mode=False,
+            obj={"raw": tuple(words[cut + 1 :])},
+        )
+    except _UsageError as error:
+        raise _usage(error) from error
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    if isinstance(result, partial):
+        return result
+    return lambda: int(result or 0)  # --help and --version have answered already
+
+
+def _usage(error: Any) -> SettingsError:
+    path = error.ctx.command_path if error.ctx is not None else "uniscale"
+    hint = f"see {path} --help"
+    if path.endswith(("serve", "infer")) and hasattr(error, "option_name"):
+        hint += f"\nthe engine's own flags go after --, e.g.: {path} MODEL … -- --threads 2"
+    return SettingsError(error.format_message().rstrip("."), where=path, hint=hint, slug="usage")
+
+
+def _version(value: bool) -> None:
+    if value:
+        from uniscale import __version__
+
+        typer.echo(f"uniscale {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    verbose: _Verbose = False,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+@app.command("list")
+def _list(as_json: _Json = False, verbose: _Verbose = False) -> Action:
+    """List the payloads in this environment."""
+    from uniscale.listing import listing
+
+    return partial(listing, as_json=as_json)
+
+
+@app.command("serve")
+def _serve(
+    ctx: typer.Context,
+    model: _Model,
+    backend: _Backend = None,
+    device: _Device = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the exact command and start nothing.")
+    ] = False,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Start the engine's OpenAI-compatible server."""
+    from uniscale.serve import ServeRequest, serve
+
+    return partial(
+        serve,
+        ServeRequest(
+            model=model,
+            backend=backend,
+            device=device,
+            raw=ctx.obj["raw"],
+            host=host,
+            port=port,
+            dry_run=dry_run,
+            as_json=as_json,
+        ),
+    )
+
+
+@app.command("infer")
+def _infer(
+    ctx: typer.Context,
+    model: _Model,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question; - reads stdin.")],
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="System message before the prompt.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Most tokens of the answer.")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(metavar="T", min=0, help="0: always the likeliest token (demo's default)."),
+    ] = None,
+    backend: _Backend = None,
+    device: _Device = None,
+    start_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Time for the engine to load.")
+    ] = 600,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Ask one question, print the answer."""
+    from uniscale.infer import InferRequest, infer
+
+    return partial(
+        infer,
+        InferRequest(
+            model=model,
+            backend=backend,
+            device=device,
+            raw=ctx.obj["raw"],
+            prompt=prompt,
+            system=system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            start_timeout=start_timeout,
+            as_json=as_json,
+        ),
+    )

@@ -1,0 +1,121 @@
+"""Engines as data, and the one pure function that turns them into a process to start.
+
+An engine is never imported. What is needed to start it (`Launch`) stands in its payload's
+``payload.json``; `command` joins that with a model, common arguments and the user's raw flags.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uniscale import flags
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How an engine is started for one task: ``launch.<task>`` of a payload."""
+
+    argv: tuple[str, ...]  # the head: a program of the payload, `python`, or a name on PATH
+    model: str  # the model's flag; "" when the model is a positional argument
+    arguments: Mapping[str, str]  # common argument (vLLM's name) -> this engine's flag
+    fixed: tuple[str, ...]  # what we always pass
+    formats: tuple[str, ...]  # "gguf", "hf", best first
+    probe: str  # path that answers 200 once the engine can work
+    metrics: str | None = None  # path of the Prometheus metrics
+    flags: tuple[str, ...] = ()  # every flag the engine knows, recorded at build; (): unknown
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to start: nothing is hidden from ``--dry-run``."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]  # what we add to or change in the user's environment
+    host: str
+    port: str
+    served_name: str  # what the engine calls the model in its API
+    probe: str
+    metrics: str | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an engine runs: its prefix, what its device asks for, and the interpreter."""
+
+    prefix: Path
+    python: str  # the interpreter that `python` in the head stands for
+    device_environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def command(
+    launch: Launch,
+    place: Place,
+    *,
+    model: Path,
+    arguments: Mapping[str, object],
+    raw: Sequence[str],
+    environ: Mapping[str, str],
+) -> Command:
+    """The command that serves ``model``; a pure function.
+
+    ``arguments`` uses common names and must hold ``host``, ``port`` and ``served_model_name``;
+    those that the engine has no flag for are left out, as are None values. ``raw`` comes last,
+    verbatim, and whatever it sets we do not.
+    """
+    ours = [launch.model, str(model)] if launch.model else []
+    for common, flag in launch.arguments.items():
+        if arguments.get(common) is not None:
+            ours += [flag, str(arguments[common])]
+    positional = () if launch.model else (str(model),)
+    return Command(
+        argv=(
+            *_head(launch.argv, place),
+            *positional,
+            *flags.without((*ours, *launch.fixed), raw),
+            *raw,
+        ),
+        environment=_environment(place, environ),
+        host=_effective("host", launch, arguments, raw),
+        port=_effective("port", launch, arguments, raw),
+        served_name=(
+            _effective("served_model_name", launch, arguments, raw)
+            if "served_model_name" in launch.arguments
+            else str(model)
+        ),
+        probe=launch.probe,
+        metrics=launch.metrics,
+    )
+
+
+def _head(argv: tuple[str, ...], place: Place) -> tuple[str, ...]:
+    program, *rest = argv
+    if program == "python":
+        program = place.python
+    elif "/" in program:
+        program = str(place.prefix / program)
+    return (program, *rest)
+
+
+def _effective(
+    common: str, launch: Launch, arguments: Mapping[str, object], raw: Sequence[str]
+) -> str:
+    flag = launch.arguments.get(common)
+    given = flags.value(raw, flag) if flag else None
+    return str(arguments[common]) if given is None else given
+
+
+def _environment(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
+    prefix = str(place.prefix)
+    # Engines spawn workers: the prefix must be in their environment, not on our sys.path. An
+    # empty entry would mean the current folder, so nothing is joined to an empty variable.
+    path = environ.get("PATH") or os.defpath
+    old = environ.get("PYTHONPATH")
+    added = {
+        "PYTHONPATH": os.pathsep.join([prefix, old]) if old else prefix,
+        "PATH": os.pathsep.join([os.path.join(prefix, "bin"), path]),
+    }
+    own = {key: text for key, text in place.device_environment.items() if key not in environ}
+    return {**own, **added}

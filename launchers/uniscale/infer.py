@@ -1,0 +1,147 @@
+"""``uniscale infer``: one prompt to an engine that lives for that long."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from uniscale_build.errors import SettingsError, raise_all
+
+from uniscale import client, ports, run
+from uniscale.prepare import Prepared, Request, prepare
+from uniscale.serve import check
+
+_QUIET = 2.0  # seconds of loading before we say that we wait
+_LAST_BREATH = 1.0  # seconds between a dying engine's last word and its end
+
+
+@dataclass(frozen=True)
+class InferRequest(Request):
+    """What ``uniscale infer`` is asked for; None leaves a value to the model or the engine."""
+
+    prompt: str
+    system: str | None
+    max_tokens: int | None
+    temperature: float | None
+    start_timeout: float  # seconds
+    as_json: bool
+
+
+def infer(request: InferRequest) -> int:
+    """Print the model's answer on standard output as it comes; all else goes to standard error.
+
+    Raises `LaunchError` when the engine can't be started, dies, or refuses the request, and
+    `SettingsError` for a prompt or number that can't be sent.
+    """
+    prompt = _prompt(request)
+    prepared = prepare(request, task="infer", host=ports.LOOPBACK, port=ports.free_port())
+    check(prepared.command)
+    body = _body(request, prepared, prompt)
+    with run.child(prepared.command, title=prepared.payload.title) as engine:
+        _wait(engine, prepared, request.start_timeout)
+        try:
+            # Closed at once when we are interrupted: engines stop working for nobody.
+            with closing(client.chat(*_address(prepared), body)) as pieces:
+                return _print_json(pieces, prepared) if request.as_json else _print_text(pieces)
+        except client.BrokenOff:
+            engine.check_alive("while it answered", patience=_LAST_BREATH)
+            raise
+
+
+def _address(prepared: Prepared) -> tuple[str, int]:
+    return ports.reachable(prepared.command.host), int(prepared.command.port)
+
+
+def _wait(engine: run.Child, prepared: Prepared, timeout: float) -> None:
+    host, port = _address(prepared)
+    told = time.monotonic() + _QUIET
+
+    def probe(seconds: float) -> bool:
+        nonlocal told
+        if time.monotonic() > told:
+            told = math.inf
+            print(f"uniscale: {engine.title} is loading (log: {engine.log})", file=sys.stderr)
+        return client.ready(host, port, prepared.command.probe, seconds)
+
+    engine.wait_ready(probe, timeout)
+
+
+def _prompt(request: InferRequest) -> str:
+    prompt = _from_stdin() if request.prompt == "-" else request.prompt
+    problems = []
+    if not prompt.strip():
+        problems.append(SettingsError("the prompt is empty", slug="bad-prompt"))
+    for name, text in (("prompt", prompt), ("--system", request.system or "")):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            problems.append(SettingsError(f"the {name} is not UTF-8 text", slug="bad-prompt"))
+    if request.temperature is not None and not math.isfinite(request.temperature):
+        problems.append(SettingsError("the temperature must be a finite number", slug="bad-number"))
+    raise_all(problems)
+    return prompt
+
+
+def _from_stdin() -> str:
+    data = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    # Undecodable bytes become surrogates, as in sys.argv, and are refused with the rest.
+    return data.decode("utf-8", "surrogateescape").rstrip("\r\n")
+
+
+def _body(request: InferRequest, prepared: Prepared, prompt: str) -> dict[str, object]:
+    usual = prepared.model.generation
+    system = [{"role": "system", "content": request.system}] if request.system else []
+    wanted = {
+        "model": prepared.command.served_name,
+        "messages": [*system, {"role": "user", "content": prompt}],
+        "max_tokens": usual.max_tokens if request.max_tokens is None else request.max_tokens,
+        "temperature": usual.temperature if request.temperature is None else request.temperature,
+        "stream_options": {"include_usage": True} if request.as_json else None,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _print_text(pieces: Iterator[client.Piece]) -> int:
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a letter that the terminal lacks is no failure
+    last, finish = "", None
+    for piece in pieces:
+        # The bare minimum between the engine and the reader: one write and one flush per piece.
+        if piece.text:
+            sys.stdout.write(piece.text)
+            sys.stdout.flush()
+            last = piece.text
+        if piece.reasoning:
+            sys.stderr.write(piece.reasoning)
+            sys.stderr.flush()
+        finish = piece.finish_reason or finish
+    if not last.endswith("\n"):
+        print(flush=True)
+    if finish == "length":
+        print("uniscale: the answer was cut off; allow more with --max-tokens N", file=sys.stderr)
+    return 0
+
+
+def _print_json(pieces: Iterator[client.Piece], prepared: Prepared) -> int:
+    text, reasoning, finish, usage = [], [], None, None
+    for piece in pieces:
+        text.append(piece.text)
+        reasoning.append(piece.reasoning)
+        finish = piece.finish_reason or finish
+        usage = piece.usage or usage
+    answer = {
+        "text": "".join(text),
+        "reasoning": "".join(reasoning) or None,
+        "finish_reason": finish,
+        "usage": usage,
+        "model": prepared.command.served_name,
+        "backend": prepared.payload.backend,
+        "device": prepared.payload.device,
+    }
+    print(json.dumps(answer, ensure_ascii=False, indent=2))
+    return 0

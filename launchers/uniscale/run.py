@@ -1,0 +1,254 @@
+"""Processes: become the engine (serve), or keep one as a child for as long as it is needed.
+
+A child runs in its own process group, so that Ctrl-C reaches us first and stopping it reaches its
+workers too, and with a parent-death signal, so that not even ``kill -9`` of us leaves it behind.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from uniscale_build.errors import LaunchError
+
+from uniscale.engines import Command
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_GRACE = 10.0  # seconds between SIGTERM and SIGKILL: engines stop their own workers in that time
+_TAIL_LINES, _TAIL_BYTES = 20, 16384
+_DEATHS = {
+    signal.SIGILL: "this CPU lacks an instruction that the payload was built with",
+    signal.SIGKILL: "something killed it: often the kernel, when memory is short (see dmesg)",
+}
+
+
+def check_program(command: Command) -> None:
+    """Raise `LaunchError` unless the command's program is there and may be executed."""
+    import shutil
+
+    program = command.argv[0]
+    if shutil.which(program, path=command.environment["PATH"]) is not None:
+        return
+    if os.path.exists(program):
+        what, hint = "may not be executed", f"chmod +x {program}"
+    else:
+        what, hint = "is missing", "install the payload's wheel again"
+    raise LaunchError(
+        f"the engine's program {what}: {os.path.basename(program)}",
+        where=program,
+        hint=hint,
+        slug="no-program",
+    )
+
+
+def become(command: Command) -> NoReturn:
+    """Replace this process by the engine: no parent remains, signals and pid are the engine's own.
+
+    Raises `LaunchError` when the system refuses to start it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python ignores these two, and an ignored signal stays ignored across exec.
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
+    try:
+        os.execvpe(command.argv[0], command.argv, _full(command))
+    except OSError as error:
+        raise _refused(command, error) from error
+
+
+def _full(command: Command) -> dict[str, str]:
+    return {**os.environ, **command.environment}
+
+
+def _refused(command: Command, error: OSError) -> LaunchError:
+    hint = "is it built for another kind of machine, or is its interpreter missing?"
+    return LaunchError(
+        f"the system does not start the engine: {error.strerror}",
+        where=command.argv[0],
+        hint=hint if error.errno is not None else None,
+        slug="not-startable",
+    )
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running engine and its log."""
+
+    title: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_ready(self, probe: Callable[[float], bool], timeout: float) -> None:
+        """Wait until ``probe(seconds)`` holds; `LaunchError` if it dies or ``timeout`` (s) is up.
+
+        Both errors carry the last lines of the engine's log.
+        """
+        deadline = time.monotonic() + timeout
+        pause = 0.01
+        while True:
+            left = deadline - time.monotonic()
+            if probe(max(min(left, 2.0), 0.1)):
+                return
+            self.check_alive("while starting")
+            if left <= 0:
+                raise self._failure(
+                    f"{self.title} was not ready after {timeout:g} s",
+                    "give it more time with --start-timeout SECONDS",
+                    "not-ready",
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.3, 0.25)
+
+    def check_alive(self, when: str, *, patience: float = 0.0) -> None:
+        """Raise `LaunchError` if the engine has died, or does within ``patience`` seconds."""
+        code = self._ended(patience)
+        if code is None:
+            return
+        if code >= 0:
+            told, hint = f"exit code {code}", ""
+        else:
+            killer = signal.Signals(-code)
+            told, hint = f"killed by {killer.name}", _DEATHS.get(killer, "")
+        raise self._failure(f"{self.title} died {when} ({told})", hint, "engine-died")
+
+    def _failure(self, what: str, hint: str, slug: str) -> LaunchError:
+        tail = _tail(self.log)
+        told = ["its last lines:", *tail] if tail else ["it wrote no log"]
+        hints = "\n".join(filter(None, [hint, *told]))
+        return LaunchError(what, where=str(self.log), hint=hints, slug=slug)
+
+    def stop(self) -> None:
+        """End the engine and its process group: SIGTERM, then SIGKILL; returns when it is gone."""
+        try:
+            if self._ended() is None:
+                os.killpg(self.process.pid, signal.SIGTERM)
+                self._ended(_GRACE)
+        finally:  # also when a second Ctrl-C ends the wait
+            # The group still bears the pid of its leader, which is not reaped yet: it can be
+            # nobody else's. Workers that outlived their engine end here.
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def _ended(self, patience: float = 0.0) -> int | None:
+        """Its exit code (negative: the signal) if it ends within ``patience`` s; not reaped."""
+        deadline = time.monotonic() + patience
+        pause = 0.002
+        while True:
+            state = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if state is not None:
+                exited = state.si_code == os.CLD_EXITED
+                return int(state.si_status if exited else -state.si_status)
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+
+
+@contextmanager
+def child(command: Command, *, title: str) -> Iterator[Child]:
+    """A child that runs ``command`` and is stopped at the end, whatever the end is.
+
+    Its output goes to a temporary file that stays only when a `LaunchError` names it. SIGTERM and
+    SIGHUP of this process become `SystemExit` meanwhile, so that they stop the child too.
+    """
+    with _ending_signals(), _log_file(title) as log:
+        engine = Child(title, _spawn(command, log), log)
+        try:
+            yield engine
+        finally:
+            engine.stop()
+
+
+def _spawn(command: Command, log: Path) -> subprocess.Popen[bytes]:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def in_child() -> None:
+        os.setpgid(0, 0)
+        if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+        if os.getppid() != parent:  # we died before the request: nobody would send the signal
+            os._exit(1)
+
+    with log.open("ab") as stream:
+        try:
+            return subprocess.Popen(
+                command.argv,
+                env=_full(command),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                # Safe: this process has one thread.
+                preexec_fn=in_child,
+            )
+        except OSError as error:
+            raise _refused(command, error) from error
+        except subprocess.SubprocessError as error:
+            raise LaunchError(f"the engine cannot be started: {error}", slug="launch") from error
+
+
+@contextmanager
+def _log_file(title: str) -> Iterator[Path]:
+    try:
+        number, name = tempfile.mkstemp(prefix="uniscale-", suffix=".log")
+    except OSError as error:
+        raise LaunchError(
+            f"there is no place for the log of {title}: {error.strerror}",
+            where=None if error.filename is None else str(error.filename),
+            hint="point TMPDIR to a folder that you may write to",
+            slug="no-log",
+        ) from error
+    os.close(number)
+    log = Path(name)
+    try:
+        yield log
+    except LaunchError as error:
+        if error.where != name:
+            log.unlink(missing_ok=True)
+        raise
+    except BaseException:
+        log.unlink(missing_ok=True)
+        raise
+    log.unlink(missing_ok=True)
+
+
+@contextmanager
+def _ending_signals() -> Iterator[None]:
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    # An ignored signal (nohup) stays ignored.
+    taken = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _tail(log: Path) -> list[str]:
+    with log.open("rb") as stream:
+        stream.seek(max(log.stat().st_size - _TAIL_BYTES, 0))
+        text = stream.read().decode("utf-8", "replace")
+    # Colours and other control sequences of a log do not belong on the user's terminal.
+    lines = ["".join(c for c in line if c.isprintable() or c == "\t") for line in text.splitlines()]
+    return [line for line in lines if line.strip()][-_TAIL_LINES:]

@@ -1,0 +1,1 @@
+"""Tests of the launchers: real child processes throughout."""
