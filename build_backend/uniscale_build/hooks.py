@@ -69,7 +69,8 @@ def get_requires_for_build_wheel(config_settings: Config = None) -> list[str]:
         if not has_program(name, least):
             needs.append(requirement)
     for item in plan.backends:
-        needs += item.recipe.build_requires
+        if item.recipe.kind == "cmake":  # the others bring theirs into an environment of their own
+            needs += item.recipe.build_requires
     return list(dict.fromkeys(needs))
 
 

@@ -17,6 +17,7 @@ from uniscale_build.ids import slug
 TASKS = ("train", "serve", "infer")
 TASK_ALIASES = {"inference": "infer", "post_train": "train", "pre_train": "train"}
 RECIPES = ("cmake", "pep517")
+RULES = ("drop", "replace", "pin", "provided")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class Pin:
-    """The exact upstream source: a commit, and the tree that every origin must give."""
+    """The exact upstream source: a commit, and the tree that every origin must give.
+
+    ``commit`` is empty where only an archive is known, which does not tell what it was made from.
+    """
 
     backend: str
     version: str
@@ -49,6 +53,38 @@ class Pin:
     origins: tuple[Origin, ...]
     layers: tuple[str, ...]
     note: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class PinnedWheel:
+    """A wheel on the package index, for one machine (as ``uname -m`` names it)."""
+
+    machine: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Precompiled:
+    """Compiled members that a Python payload takes from a pinned wheel (``kernels=precompiled``)."""
+
+    project: str  # the wheel's name on the package index
+    members: tuple[str, ...]  # globs of the members to take
+    files: tuple[PinnedWheel, ...]
+    environment: Mapping[str, str]  # tells upstream's build not to compile them
+    build_requires: tuple[str, ...]  # in place of upstream's own
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class RequirementRule:
+    """One departure from the requirements that upstream's metadata gives; see `requirements`."""
+
+    kind: str  # one of `RULES`
+    name: str
+    to: str = ""  # replace: the new requirement; pin: the version
+    why: str = ""
     where: str = ""
 
 
@@ -63,7 +99,9 @@ class Recipe:
     languages: tuple[str, ...] = ("C", "CXX")
     allowed_external: tuple[str, ...] = ()  # libraries that the machine provides
     environment: Mapping[str, str] = field(default_factory=dict)
+    # cmake: beside what every native build needs; pep517: in place of upstream's own.
     build_requires: tuple[str, ...] = ()
+    precompiled: Precompiled | None = None
 
     def merged(self, other: Recipe) -> Recipe:
         """This recipe with an adaptation's own words on top."""
@@ -76,6 +114,7 @@ class Recipe:
             allowed_external=(*self.allowed_external, *other.allowed_external),
             environment={**self.environment, **other.environment},
             build_requires=(*self.build_requires, *other.build_requires),
+            precompiled=other.precompiled or self.precompiled,
         )
 
 
@@ -137,6 +176,7 @@ class Adaptation:
     environment: Mapping[str, str]
     contact: str
     verified: Mapping[str, str]
+    rules: tuple[RequirementRule, ...] = ()
     where: str = ""
 
 

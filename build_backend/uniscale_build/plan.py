@@ -80,8 +80,13 @@ class BackendPlan:
                 "defines": dict(sorted(self.recipe.defines.items())),
                 "environment": dict(sorted(self.recipe.environment.items())),
                 "allowed_external": list(self.recipe.allowed_external),
+                **python_facts(self.recipe),
             },
             "requirements": list(self.adaptation.requirements),
+            "requirement_rules": [
+                {rule.kind: rule.name, "to": rule.to, "why": rule.why}
+                for rule in self.adaptation.rules
+            ],
             "environment": {**self.device.environment, **self.adaptation.environment},
             "launch": dict(self.backend.launch),
         }  # fmt: skip
@@ -216,7 +221,7 @@ def _plan_backend(
 
 
 def _fill(plan: BackendPlan, settings: Settings) -> BackendPlan:
-    """The plan with ``{commit}``-like words in its defines filled in, and the user's defines."""
+    """The plan with ``{commit}``-like words of its recipe filled in, and the user's settings."""
     words = {
         "backend": plan.backend.name,
         "device": plan.device.name,
@@ -242,8 +247,27 @@ def _fill(plan: BackendPlan, settings: Settings) -> BackendPlan:
 
     defines = {name: fill(value) for name, value in plan.recipe.defines.items()}
     defines |= settings.cmake_defines
-    recipe = Recipe(**{**vars(plan.recipe), "defines": defines})
+    environment = {name: fill(value) for name, value in plan.recipe.environment.items()}
+    precompiled = plan.recipe.precompiled if settings.kernels == "precompiled" else None
+    recipe = Recipe(**{**vars(plan.recipe), "defines": defines, "environment": environment,
+                       "precompiled": precompiled})  # fmt: skip
     return BackendPlan(**{**vars(plan), "recipe": recipe})
+
+
+def python_facts(recipe: Recipe) -> dict[str, object]:
+    """What only the recipes of Python projects say; nothing for the others."""
+    if recipe.kind != "pep517":
+        return {}
+    facts: dict[str, object] = {"build_requires": list(recipe.build_requires)}
+    if recipe.precompiled is not None:
+        facts["precompiled"] = {
+            "project": recipe.precompiled.project,
+            "members": list(recipe.precompiled.members),
+            "sha256": {item.file: item.sha256 for item in recipe.precompiled.files},
+            "environment": dict(sorted(recipe.precompiled.environment.items())),
+            "build_requires": list(recipe.precompiled.build_requires),
+        }
+    return facts
 
 
 def build_record(plan: BackendPlan) -> Mapping[str, object]:

@@ -88,12 +88,16 @@ def _dependencies(info: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What went into a payload: the pin, its archives, each layer with its outcome, the tools."""
     backend, upstream = str(info["backend"]), info["upstream"]
     origin = str(upstream.get("origin", "")).split(" ")[0]
-    address = f"git+{origin}@{upstream['commit']}" if "://" in origin else upstream_purl(info)
+    known = "://" in origin and upstream["commit"]
+    address = f"git+{origin}@{upstream['commit']}" if known else upstream_purl(info)
     found: list[dict[str, Any]] = [
         {
             "name": backend,
             "uri": address,
-            "digest": {"gitCommit": upstream["commit"], "gitTree": upstream["tree"]},
+            "digest": {
+                **({"gitCommit": upstream["commit"]} if upstream["commit"] else {}),
+                "gitTree": upstream["tree"],
+            },
             "annotations": {"version": upstream["version"], "purl": upstream_purl(info)},
         }
     ]

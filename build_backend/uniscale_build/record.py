@@ -43,6 +43,7 @@ def payload_json(
     upstream: Mapping[str, object] | None = None,
     dropped: Sequence[str] = (),
     replaced: Mapping[str, str] | None = None,
+    provided: Sequence[str] = (),
 ) -> dict[str, object]:
     """The content of ``payload.json`` for one backend of a plan.
 
@@ -54,7 +55,7 @@ def payload_json(
     that the machine must have. ``visible``, ``aliases`` and ``nodes`` are the device's.
     ``upstream`` adds what is known of the project: ``purl``, ``license`` (SPDX), ``homepage``,
     ``archives`` (name and sha256 of each). ``dropped`` and ``replaced`` are requirements of
-    upstream that the rules took out or exchanged.
+    upstream that the rules took out or exchanged, ``provided`` those that the device's image has.
     `WheelError` for facts that contradict each other, all at once.
     """
     pin = _mapping(facts.get("pin"))
@@ -96,6 +97,7 @@ def payload_json(
             "kept": _list(facts.get("requirements")),
             "dropped": list(dropped),
             "replaced": dict(replaced or {}),
+            "provided": list(provided),
         },
     }
     problems = check_payload(info)
@@ -129,7 +131,9 @@ def check_payload(info: object) -> list[str]:
     if not is_sha256(str(info.get("plan"))):
         problems.append("plan must be a SHA-256")
     for key in ("commit", "tree"):
-        if not is_object_id(str(info["upstream"].get(key))):
+        given = str(info["upstream"].get(key))
+        # An archive that does not tell its commit is pinned by its tree alone.
+        if not is_object_id(given) and (key, given) != ("commit", ""):
             problems.append(f"upstream.{key} must be a whole git object id")
     return problems + _chain_problems(info)
 

@@ -79,7 +79,9 @@ def upstream_purl(info: Mapping[str, Any]) -> str:
     one that names the origin.
     """
     upstream = info["upstream"]
-    commit, origin = upstream["commit"], str(upstream.get("origin", ""))
+    # Of a source that only an archive is known of, the version is all there is to name it by.
+    commit = upstream["commit"] or upstream["version"]
+    origin = str(upstream.get("origin", ""))
     if given := upstream.get("purl"):
         return f"{given}@{commit}"
     found = re.match(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?(?:$|[ /#])", origin)

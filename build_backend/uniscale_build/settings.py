@@ -10,6 +10,7 @@ from pathlib import Path
 from uniscale_build.errors import SettingsError, UniscaleError, did_you_mean, raise_all
 
 COMPRESSIONS = ("default", "store", "fast", "best")
+KERNELS = ("precompiled", "source")
 CACHES = ("auto", "none", "ccache", "sccache")
 _DEFINE = "cmake.define."
 
@@ -25,6 +26,7 @@ class Settings:
     build_dir: Path | None = None
     compression: str = "default"
     compiler_cache: str = "auto"
+    kernels: str = "precompiled"
     strip: bool = True
     offline: bool = False
     cmake_defines: Mapping[str, str] = field(default_factory=dict)
@@ -39,6 +41,7 @@ HELP = {
     "build-dir": "work folder (default: in the cache)",
     "compression": f"of the wheel: {', '.join(COMPRESSIONS)}",
     "compiler-cache": f"{', '.join(CACHES)} (auto: ccache or sccache when installed)",
+    "kernels": "precompiled (from a pinned wheel where there is one) or source (compile them)",
     "strip": "true or false: take symbols out of what is built",
     "offline": "true or false: use only what is in the cache",
     "cmake.args": "more arguments for cmake, separated by spaces",
@@ -94,6 +97,7 @@ _PARSERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "build-dir": ("build_dir", _folder),
     "compression": ("compression", _choice(COMPRESSIONS)),
     "compiler-cache": ("compiler_cache", _choice(CACHES)),
+    "kernels": ("kernels", _choice(KERNELS)),
     "strip": ("strip", _flag),
     "offline": ("offline", _flag),
     "cmake.args": ("cmake_args", lambda value: tuple(value.split())),
