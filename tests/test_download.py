@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from uniscale_build import download as module
 from uniscale_build.download import download
 from uniscale_build.errors import SourceError
 from uniscale_build.progress import Silent
@@ -57,7 +56,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # no waiting between tries
     made = Server(("127.0.0.1", 0), Handler)
     made.requests = []
     thread = threading.Thread(target=made.serve_forever, daemon=True)

@@ -32,6 +32,10 @@ def wheel(native: Native, *args: str, **kwargs: object) -> dict[str, object]:
     return found
 
 
+# Folders and umasks that must not matter.
+PLACES = (("one", 0o022), ("a longer place 中文", 0o077))
+
+
 def snapshot(root: Path) -> dict[str, str]:
     """Every file below ``root`` with its hash, bytecode caches left out."""
     return {
@@ -88,13 +92,12 @@ def test_again_is_a_no_op_and_a_changed_layer_is_not(native: Native, tmp_path: P
 
 
 def test_two_builds_in_different_places_give_the_same_bytes(tmp_path: Path) -> None:
-    hashes = []
-    for name, umask in (("one", 0o022), ("a longer place 中文", 0o077)):
+    for jobs, (name, umask) in enumerate(PLACES, 1):
         old = os.umask(umask)
         try:
             (tmp_path / name).mkdir(mode=0o755)
             native = make_native(tmp_path / name)
-            hashes.append(wheel(native, "-C", f"jobs={1 + len(hashes)}")["sha256"])
+            wheel(native, "-C", f"jobs={jobs}")
         finally:
             os.umask(old)
     # The manifests (one names the upstream's folder) travel in the wheel: the payloads must agree.
@@ -105,7 +108,7 @@ def test_two_builds_in_different_places_give_the_same_bytes(tmp_path: Path) -> N
             if n.startswith("uniscale_payloads/mini-cpu/") and "payload.json" not in n
             and not n.endswith("RECORD")
         )
-        for name in ("one", "a longer place 中文")
+        for name, _ in PLACES
         for z in [zipfile.ZipFile(next((tmp_path / name / "project" / "dist").glob("*.whl")))]
     ]  # fmt: skip
     assert payloads[0] == payloads[1]
@@ -216,7 +219,7 @@ def test_source_that_is_not_the_pinned_one_is_refused(native: Native) -> None:
 def test_a_full_disk_is_a_sentence_and_nothing_is_lost(native: Native, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)],
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(small)],
                              capture_output=True, check=False)  # fmt: skip
     if mounted.returncode != 0:
         pytest.skip("mounting is not allowed here")

@@ -44,6 +44,12 @@ def run(argv: list[str]) -> int:
         # Whoever read us has gone: what they wanted they have.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if verbose:
+            raise
+        what = f"{os.strerror(error.errno or 0).lower()}" if error.errno else str(error)
+        tell(UniscaleError(what, where=str(error.filename or ""), slug="system"))
+        return UniscaleError.exit_code
     except Exception as error:  # noqa: BLE001  (click's usage errors have no common base with Exit)
         return _usage(error)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from uniscale_build import distribution, record
 from uniscale_build.download import hash_file
@@ -91,12 +92,15 @@ def _content_hash(source: Path | bytes) -> str:
 
 def payload_members(payloads: Iterable[Payload]) -> list[Member]:
     """The files of payloads under ``uniscale_payloads/<backend>-<device>/``."""
-    return [
-        Member(f"uniscale_payloads/{item.name}/{name}", path,
-               0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
-        for item in payloads
-        for name, path in distribution.walk(item.prefix)
-    ]  # fmt: skip
+    found = []
+    for item in payloads:
+        for name, path in distribution.walk(item.prefix):
+            mode = 0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644
+            found.append(Member(f"uniscale_payloads/{item.name}/{name}", path, mode))
+        # A file of its own in the shared folder: pip then removes the folder with its last payload.
+        note = f"{item.name}: see {item.name}/payload.json\n".encode()
+        found.append(Member(f"uniscale_payloads/{item.name}.txt", note))
+    return found
 
 
 def _write(
@@ -130,7 +134,7 @@ def _write(
             entry_points=distribution.entry_points(context.project),
             dist_info_extra=_records(context, plan, payloads),
             compression=plan.settings.compression,
-            previous=_previous(context, plan),
+            **_previous(context, plan),
             epoch=epoch(),
             threads=None,
             reporter=context.reporter,
@@ -164,12 +168,19 @@ def _records(context: Context, plan: Plan, payloads: Iterable[Payload]) -> list[
     return found
 
 
-def _previous(context: Context, plan: Plan) -> Path | None:
+class _Previous(TypedDict, total=False):
+    previous: Path
+    previous_sha256: str
+
+
+def _previous(context: Context, plan: Plan) -> _Previous:
     """The last wheel of this name, whose unchanged members need no second deflate."""
     last = recall(context, _record_name(plan)).get("wheel", {}).get("folder")
-    if not last:
-        return None
-    return next((context.store.wheels / last).glob("*.whl"), None)
+    about = context.store.wheels / last / "wheel.json" if last else None
+    if about is None or not about.is_file():
+        return {}
+    facts = json.loads(about.read_text(encoding="utf-8"))
+    return {"previous": about.parent / facts["name"], "previous_sha256": facts["sha256"]}
 
 
 def _deliver(kept: Path, out: Path) -> Path:

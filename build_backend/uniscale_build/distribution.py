@@ -26,7 +26,8 @@ def read_pyproject(project: Project) -> dict[str, Any]:
         import tomli as tomllib
     path = project.root / "pyproject.toml"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return found
     except FileNotFoundError as error:
         raise SettingsError("pyproject.toml is not there", where=str(path)) from error
     except ValueError as error:

@@ -8,6 +8,7 @@ it only after `ids` has checked them, behind ``--`` or on standard input.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import subprocess
@@ -127,6 +128,9 @@ def run_git(
                 "git is not installed", hint="apt-get install git (2.38 or newer)", slug="no-git"
             ) from error
     ran = Ran(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+    if ran.code != 0 and "No space left on device" in ran.err:
+        with disk_errors(cwd):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cwd))
     if check and ran.code != 0:
         raise GitFailed(args, ran, str(cwd))
     return ran
@@ -193,6 +197,10 @@ class Index:
         lines = [b"0 " + b"0" * 40 + b"\t" + path + b"\0" for path in paths]
         if lines:
             self._db.run("update-index", "-z", "--index-info", stdin=b"".join(lines), env=self._env)
+
+    def paths(self) -> set[bytes]:
+        """The names of all files that the index holds."""
+        return set(self._db.run("ls-files", "-z", env=self._env).out.split(b"\0")[:-1])
 
     def write_tree(self) -> str:
         """The tree that the index holds, written to the store."""

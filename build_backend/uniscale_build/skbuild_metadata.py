@@ -1,4 +1,4 @@
-"""Gives scikit-build-core the dependencies that pyproject.toml keeps in ``[tool.uniscale]``."""
+"""Gives scikit-build-core the version and dependencies of the source distribution."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from uniscale_build import __version__
 from uniscale_build.distribution import read_pyproject, tool_table
 from uniscale_build.project import Project
 
 
 def dynamic_metadata(
-    field: str, _settings: Mapping[str, Any], _project: Mapping[str, Any] | None = None
-) -> list[str]:
-    """The launchers' dependencies; scikit-build-core calls this in the project's root."""
-    if field != "dependencies":
-        raise ValueError(f"only dependencies come from here, not {field}")
+    _settings: Mapping[str, Any], _project: Mapping[str, Any]
+) -> dict[str, str | list[str]]:
+    """The fields that pyproject.toml leaves open; called in the project's root."""
     pyproject = read_pyproject(Project(Path.cwd(), True))
-    return list(tool_table(pyproject)["dependencies"])
+    return {
+        "version": __version__,
+        "dependencies": list(tool_table(pyproject)["dependencies"]),
+    }
+
+
+def dynamic_wheel(_settings: Mapping[str, Any]) -> dict[str, bool]:
+    """A wheel with payloads has more dependencies than the source distribution."""
+    return {"dependencies": True}
