@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from uniscale_build.devices import Device as Device
 from uniscale_build.errors import SettingsError, did_you_mean
 from uniscale_build.ids import slug
 
 TASKS = ("train", "serve", "infer")
 TASK_ALIASES = {"inference": "infer", "post_train": "train", "pre_train": "train"}
 RECIPES = ("cmake", "pep517")
+# ready: can be built. needs-layers: somebody has changes that we do not have (or cannot read).
+STATUSES = ("ready", "needs-layers")
+SDK_USES = ("build", "run", "none")  # when the device's SDK must be there
 RULES = ("drop", "replace", "pin", "provided")
 
 
@@ -43,13 +47,14 @@ class Origin:
 class Pin:
     """The exact upstream source: a commit, and the tree that every origin must give.
 
-    ``commit`` is empty where only an archive is known, which does not tell what it was made from.
+    ``commit`` is empty where only an archive is known, which does not tell what it was made from;
+    ``tree`` where no origin could be reached to take it from: such a pin cannot be built.
     """
 
     backend: str
     version: str
-    commit: str
-    tree: str
+    commit: str  # "" when it is not known
+    tree: str  # "" when it is not known
     origins: tuple[Origin, ...]
     layers: tuple[str, ...]
     note: str = ""
@@ -67,7 +72,7 @@ class PinnedWheel:
 
 @dataclass(frozen=True)
 class Precompiled:
-    """Compiled members that a Python payload takes from a pinned wheel (``kernels=precompiled``)."""
+    """Compiled members that a Python payload takes from a pinned wheel (kernels=precompiled)."""
 
     project: str  # the wheel's name on the package index
     members: tuple[str, ...]  # globs of the members to take
@@ -135,31 +140,20 @@ class Backend:
     recipe: Recipe
     launch: Mapping[str, object]
     where: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def at(self, key: str) -> str:
+        """``file:line`` of a key, for errors (of the file when the key is not there)."""
+        return f"{self.where}:{self.lines[key]}" if key in self.lines else self.where
 
     def pin(self, version: str) -> Pin | None:
         """The pin of that version or commit (a prefix of at least 7 digits is enough)."""
         for pin in self.pins:
-            if version in (pin.version, pin.commit) or (
+            if version in (pin.version, pin.commit or None) or (
                 len(version) >= 7 and pin.commit.startswith(version)
             ):
                 return pin
         return None
-
-
-@dataclass(frozen=True)
-class Device:
-    """One chip family."""
-
-    name: str
-    title: str
-    vendor: str
-    aliases: tuple[str, ...]
-    label: str
-    visible: str | None  # variable that limits which chips a process sees
-    environment: Mapping[str, str]
-    nodes: tuple[str, ...]  # globs under /dev that show the device is there
-    commands: tuple[str, ...]  # management programs that show it too
-    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,6 +172,26 @@ class Adaptation:
     verified: Mapping[str, str]
     rules: tuple[RequirementRule, ...] = ()
     where: str = ""
+    status: str = "ready"
+    missing: str = ""  # what a pair that is not ready lacks
+    commit: str = ""  # upstream commit that the missing layers are made for (or its first digits)
+    models: tuple[str, ...] = ()
+    sdk: str = ""  # one of SDK_USES; "": by the recipe
+    note: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    @property
+    def ready(self) -> bool:
+        """True when the pair can be planned and built."""
+        return self.status == "ready"
+
+    def at(self, key: str) -> str:
+        """``file:line`` of a key, for errors (of the file when the key is not there)."""
+        return f"{self.where}:{self.lines[key]}" if key in self.lines else self.where
+
+    def sdk_use(self, kind: str) -> str:
+        """When the SDK must be there for a recipe of ``kind``: compiling needs it at build time."""
+        return self.sdk or ("build" if kind == "cmake" else "run")
 
 
 @dataclass(frozen=True)
@@ -198,15 +212,26 @@ class Manifests:
         return self.devices[_canonical(word, self.devices, "device")]
 
     def adaptation(self, backend: Backend, device: Device) -> Adaptation:
-        """The adaptation for the pair; the error says which devices the backend has."""
+        """The adaptation for the pair; the error says who could make it, and where it runs."""
         found = self.adaptations.get((backend.name, device.name))
+        have = sorted(d for (b, d), item in self.adaptations.items()
+                      if b == backend.name and item.ready)  # fmt: skip
+        runs = f"{backend.name} runs on: {', '.join(have) or 'no device yet'}"
         if found is None:
-            have = sorted(d for b, d in self.adaptations if b == backend.name)
             raise SettingsError(
                 f"{backend.name} has no adaptation for {device.name}",
                 where=f"manifests/adaptations/{device.name}/{backend.name}.yaml",
-                hint=f"{backend.name} runs on: {', '.join(have) or 'no device yet'}",
+                hint=runs,
                 slug="no-adaptation",
+            )
+        if not found.ready:
+            raise SettingsError(
+                f"{backend.name} for {device.name} needs layers that are not here: {found.missing}",
+                where=found.at("status"),
+                hint=f"who has them: {found.contact}\n"
+                f"put them below patches/{backend.name}, name them and a pin in the manifest and "
+                f"take its status out\n{runs}",
+                slug="needs-layers",
             )
         return found
 

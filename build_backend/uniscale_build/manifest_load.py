@@ -30,6 +30,7 @@ from uniscale_build.manifest import (
     canonical_task,
 )
 from uniscale_build.manifest_check import cross_check
+from uniscale_build.manifest_python import precompiled, requirement_rule
 from uniscale_build.yamlfile import Fields, load
 
 FOLDERS = ("backends", "devices", "adaptations")
@@ -140,6 +141,7 @@ def _recipe(fields: Fields, *, partial: bool) -> Recipe:
         allowed_external=fields.texts("allowed_external"),
         environment=fields.pairs("environment"),
         build_requires=fields.texts("build_requires"),
+        precompiled=precompiled(fields.fields("precompiled")),
     )
     fields.finish()
     return recipe
@@ -181,6 +183,7 @@ def read_adaptation(fields: Fields, where: str) -> Adaptation:
         environment=fields.pairs("environment"),
         contact=fields.text("contact"),
         verified=fields.pairs("verified"),
+        rules=tuple(requirement_rule(i) for i in fields.each("requirement_rules", "a rule")),
         where=where,
         status=fields.one_of("status", STATUSES, "ready"),
         missing=fields.text("missing", ""),

@@ -6,13 +6,12 @@ network, no compiler, no git.
 
 from __future__ import annotations
 
-import glob
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from uniscale_build import __version__
+from uniscale_build.detection import find_devices
 from uniscale_build.errors import ManifestError, SettingsError, UniscaleError, raise_all
 from uniscale_build.ids import label
 from uniscale_build.layers import Layer, check_chain
@@ -175,23 +174,28 @@ def _choose_device(
             errors.extend(error.findings())
             return None, ()
         return device, (f"device {device.name}: as asked for",)
-    for device in manifests.devices.values():
-        seen = detected(device)
-        fits = all((backend.name, device.name) in manifests.adaptations for backend in backends)
-        if seen and fits:
-            return device, (f"device {device.name}: found {seen}",)
-    return manifests.devices["cpu"], ("device cpu: no other device was found",)
-
-
-def detected(device: Device) -> str | None:
-    """What shows that the device is in this machine, or None."""
-    for pattern in device.nodes:
-        if found := sorted(glob.glob(pattern)):
-            return found[0]
-    for command in device.commands:
-        if path := shutil.which(command):
-            return path
-    return None
+    seen = find_devices(manifests.devices.values())
+    pairs = manifests.adaptations
+    fit = [
+        name
+        for name in seen
+        if all((b.name, name) in pairs and pairs[b.name, name].ready for b in backends)
+    ]
+    if len(fit) > 1:
+        errors.append(
+            SettingsError(
+                f"several devices are in this machine: {', '.join(fit)}",
+                where=", ".join(seen[name] for name in fit),
+                hint="name one with device=",
+                slug="several-devices",
+            )
+        )
+        return None, ()
+    if fit:
+        return manifests.devices[fit[0]], (f"device {fit[0]}: found {seen[fit[0]]}",)
+    other = (f"{name} is here too ({what}), but not all backends are adapted to it"
+             for name, what in seen.items())  # fmt: skip
+    return manifests.devices["cpu"], ("device cpu: no other device was found that fits", *other)
 
 
 def _plan_backend(
@@ -200,6 +204,14 @@ def _plan_backend(
     adaptation = project.manifests.adaptation(backend, device)
     pin = backend.pin(adaptation.pin)
     assert pin is not None  # checked when the manifests were read
+    if not pin.tree:
+        raise ManifestError(
+            f"{backend.name} {pin.version} cannot be built: its tree is not known ({pin.note})",
+            where=pin.where,
+            hint="fetch that source once, put its commit and tree into the pin, and take the note "
+            "out",
+            slug="no-tree",
+        )
     layers = project.layers(pin, adaptation)
     raise_all(check_chain(pin, layers))
     have = adaptation.tasks or backend.tasks
