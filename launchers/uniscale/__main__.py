@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from uniscale_build.errors import UniscaleError
 
@@ -23,12 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         code = _run(words)
-        sys.stdout.flush()
-        return code
     except BrokenPipeError:
-        # Whoever read us has gone; without this, the flush at exit would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        code = 0  # whoever read us has gone: what they wanted they have
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except OSError:
+            # Told already, or nobody listens; without this, the flush at exit complains again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return code
 
 
 def _run(words: list[str]) -> int:
@@ -37,11 +41,14 @@ def _run(words: list[str]) -> int:
     try:
         from uniscale import cli
 
-        return cli.parse(words)()
+        code = cli.parse(words)()
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        with suppress(OSError):
+            print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except UniscaleError as error:
         failure = error
@@ -49,7 +56,8 @@ def _run(words: list[str]) -> int:
         failure = _unexpected(error)
     if verbose:
         raise failure
-    _tell(failure, as_json="--json" in ours)
+    with suppress(OSError):  # nobody reads the error; its exit code says it too
+        _tell(failure, as_json="--json" in ours)
     return failure.exit_code
 
 

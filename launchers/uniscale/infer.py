@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from uniscale_build.errors import SettingsError, raise_all
+from uniscale_build.errors import LaunchError, SettingsError, raise_all
 
 from uniscale import client, ports, run
 from uniscale.prepare import Prepared, Request, prepare
@@ -38,9 +38,10 @@ def infer(request: InferRequest) -> int:
     Raises `LaunchError` when the engine can't be started, dies, or refuses the request, and
     `SettingsError` for a prompt or number that can't be sent.
     """
-    prompt = _prompt(request)
+    prompt = _checked_prompt(request)
     prepared = prepare(request, task="infer", host=ports.LOOPBACK, port=ports.free_port())
     check(prepared.command)
+    _address(prepared)
     body = _body(request, prepared, prompt)
     with run.child(prepared.command, title=prepared.payload.title) as engine:
         _wait(engine, prepared, request.start_timeout)
@@ -54,7 +55,14 @@ def infer(request: InferRequest) -> int:
 
 
 def _address(prepared: Prepared) -> tuple[str, int]:
-    return ports.reachable(prepared.command.host), int(prepared.command.port)
+    host, port = prepared.command.host, int(prepared.command.port)
+    if "/" in host or port == 0:
+        raise LaunchError(
+            f"infer cannot reach an engine at {host} port {port}",
+            hint="leave host and port to infer, or name an address and a port",
+            slug="bad-host",
+        )
+    return ports.reachable(host), port
 
 
 def _wait(engine: run.Child, prepared: Prepared, timeout: float) -> None:
@@ -65,13 +73,13 @@ def _wait(engine: run.Child, prepared: Prepared, timeout: float) -> None:
         nonlocal told
         if time.monotonic() > told:
             told = math.inf
-            print(f"uniscale: {engine.title} is loading (log: {engine.log})", file=sys.stderr)
+            run.note(f"{engine.title} is loading (log: {engine.log})")
         return client.ready(host, port, prepared.command.probe, seconds)
 
     engine.wait_ready(probe, timeout)
 
 
-def _prompt(request: InferRequest) -> str:
+def _checked_prompt(request: InferRequest) -> str:
     prompt = _from_stdin() if request.prompt == "-" else request.prompt
     problems = []
     if not prompt.strip():
@@ -81,8 +89,10 @@ def _prompt(request: InferRequest) -> str:
             text.encode()
         except UnicodeEncodeError:
             problems.append(SettingsError(f"the {name} is not UTF-8 text", slug="bad-prompt"))
-    if request.temperature is not None and not math.isfinite(request.temperature):
-        problems.append(SettingsError("the temperature must be a finite number", slug="bad-number"))
+    numbers = {"--temperature": request.temperature, "--start-timeout": request.start_timeout}
+    for name, number in numbers.items():
+        if number is not None and not math.isfinite(number):
+            problems.append(SettingsError(f"{name} must be a finite number", slug="bad-number"))
     raise_all(problems)
     return prompt
 
@@ -123,7 +133,7 @@ def _print_text(pieces: Iterator[client.Piece]) -> int:
     if not last.endswith("\n"):
         print(flush=True)
     if finish == "length":
-        print("uniscale: the answer was cut off; allow more with --max-tokens N", file=sys.stderr)
+        run.note("the answer was cut off; allow more with --max-tokens N")
     return 0
 
 

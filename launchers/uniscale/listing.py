@@ -55,11 +55,17 @@ def _cells(payload: Payload) -> tuple[str, ...]:
         payload.backend,
         payload.device,
         payload.version,
-        f"{payload.upstream.version} @ {payload.upstream.commit[:9]}",
+        _upstream(payload),
         ", ".join(payload.layers) or "-",
         ", ".join(payload.tasks),
         _verified(payload),
     )
+
+
+def _upstream(payload: Payload) -> str:
+    # An archive that does not tell its commit is pinned by its tree alone.
+    version, commit = payload.upstream.version, payload.upstream.commit
+    return f"{version} @ {commit[:9]}" if commit else version
 
 
 def _verified(payload: Payload) -> str:

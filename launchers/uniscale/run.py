@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,12 @@ _DEATHS = {
     signal.SIGILL: "this CPU lacks an instruction that the payload was built with",
     signal.SIGKILL: "something killed it: often the kernel, when memory is short (see dmesg)",
 }
+
+
+def note(text: str) -> None:
+    """One line for people on standard error; that nobody reads it stops nothing."""
+    with suppress(OSError):
+        print(f"uniscale: {text}", file=sys.stderr, flush=True)
 
 
 def check_program(command: Command) -> None:
@@ -57,7 +63,6 @@ def become(command: Command) -> NoReturn:
     Raises `LaunchError` when the system refuses to start it.
     """
     sys.stdout.flush()
-    sys.stderr.flush()
     # Python ignores these two, and an ignored signal stays ignored across exec.
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import dataclass
 
 from uniscale_build.errors import LaunchError, raise_all
@@ -40,10 +39,7 @@ def serve(request: ServeRequest) -> int:
     if request.as_json:
         print(json.dumps(facts))
     else:
-        print(
-            f"uniscale: {prepared.payload.title} serves {command.served_name} at {facts['url']}",
-            file=sys.stderr,
-        )
+        run.note(f"{prepared.payload.title} serves {command.served_name} at {facts['url']}")
     return run.become(command)
 
 

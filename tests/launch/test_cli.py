@@ -97,6 +97,21 @@ def test_a_reader_that_has_gone(bench: Bench) -> None:
     assert not result.stderr
 
 
+def test_an_error_that_nobody_reads_is_still_an_error(bench: Bench) -> None:
+    for words in (("serve", "no-such-model"), ("serve", "--json", "no-such-model")):
+        shell = ["sh", "-c", '{ "$@"; echo $? >code; } 2>&1 | true', "sh", *bench.words(*words)]
+        subprocess.run(shell, env=bench.environ, cwd=bench.root, check=True)
+        assert (bench.root / "code").read_text() == "13\n"
+
+
+def test_a_full_disk(bench: Bench) -> None:
+    with open("/dev/full", "wb") as full:
+        process = bench.start("list", stdout=full)
+        err = process.communicate()[1].decode()
+    assert process.returncode == 1
+    assert err == "error[system]: No space left on device\n"
+
+
 def imported(err: str) -> set[str]:
     """The modules in the output of ``-X importtime``."""
     lines = (line for line in err.splitlines() if line.startswith("import time:"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -115,8 +116,16 @@ class TestFailures:
         bench.run("infer", model, "-", stdin=prompt).refused("bad-prompt", code=2)
 
     @pytest.mark.parametrize("number", ["nan", "inf"])
-    def test_numbers_that_are_none(self, bench: Bench, model: Path, number: str) -> None:
-        bench.run("infer", model, "x", "--temperature", number).refused("bad-number", code=2)
+    @pytest.mark.parametrize("name", ["--temperature", "--start-timeout"])
+    def test_numbers_that_are_none(self, bench: Bench, model: Path, name: str, number: str) -> None:
+        bench.run("infer", model, "x", name, number).refused("bad-number", code=2)
+
+    def test_engines_that_cannot_be_reached(self, bench: Bench, model: Path) -> None:
+        bench.run("infer", model, "x", "--", "--host", "/tmp/x.sock").refused("bad-host")
+        bench.run("infer", model, "x", "--", "--port", "0").refused("bad-host")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = str(server.getsockname()[1])
+            bench.run("infer", model, "x", "--", "--port", port).refused("port-taken")
 
     def test_an_engine_that_dies_at_start(self, bench: Bench, model: Path) -> None:
         result = bench.run("infer", model, "x", "--", "--die-at-start", "no memory left")

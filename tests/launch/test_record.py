@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from uniscale import record
 from uniscale_build.errors import LaunchError
+from uniscale_build.record import payload_json
 
 from . import helpers
 
@@ -41,6 +42,46 @@ def test_a_whole_record(tmp_path: Path) -> None:
     assert serve.formats == ("gguf",)
     assert serve.flags == ("--port", "-m")
     assert serve.metrics == "/metrics"
+
+
+def test_what_the_build_writes_is_what_we_read(tmp_path: Path) -> None:
+    facts = {
+        "backend": "llama.cpp",
+        "device": "MUSA_S5000",
+        "tasks": ["serve", "infer"],
+        "pin": {
+            "version": "0.5.0.dev1",
+            "commit": "c" * 40,
+            "tree": "1" * 40,
+            "origins": ["https://example.org/up.git", "up-1.tar.gz (vendor/up)"],
+        },
+        "layers": [{"name": "common", "title": "t", "base": "1" * 40, "result": "2" * 40}],
+        "tree": "2" * 40,
+        "recipe": {"kind": "cmake"},
+        "requirements": ["numpy"],
+        "environment": {"MUSA_HOME": "/usr/local/musa"},
+    }
+    told = payload_json(
+        facts,
+        distribution="uniscale-llama-cpp",
+        plan="a" * 64,
+        toolchain={"cc": "gcc 12"},
+        launch={"serve": helpers.launch(flags=["--port"])},
+        verified={"built": "on Debian 12", "not_run": "no such chip here"},
+        external=["libmusa.so.4"],
+        visible="MUSA_VISIBLE_DEVICES",
+        aliases=["musa"],
+        nodes=["/dev/mtgpu.*"],
+    )
+    payload = record.read(helpers.lay_payload(tmp_path, told))
+    assert payload.title == "llama.cpp (MUSA_S5000)"
+    assert payload.version == "0.5.0.dev1"
+    assert payload.upstream == record.Upstream("0.5.0.dev1", "c" * 40, "https://example.org/up.git")
+    assert payload.layers == ("common",)
+    assert payload.device_environment == {"MUSA_HOME": "/usr/local/musa"}
+    assert (payload.aliases, payload.nodes) == (("musa",), ("/dev/mtgpu.*",))
+    assert payload.launch["serve"].flags == ("--port",)
+    assert payload.verified == record.Verified(built=True, ran=False, note="no such chip here")
 
 
 def test_little_is_needed(tmp_path: Path) -> None:
