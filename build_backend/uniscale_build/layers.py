@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uniscale_build.errors import LayerError, UniscaleError, raise_all
-from uniscale_build.gitdb import Entry, GitDb, Index, Ran
+from uniscale_build.gitdb import GitDb, Ran
 from uniscale_build.ids import check_name, is_object_id
+from uniscale_build.lint import lint_layer
 from uniscale_build.manifest import Pin
+from uniscale_build.overlay import add_overlay, check_links
 from uniscale_build.yamlfile import Fields, load
 
 STATUSES = ("pending", "submitted", "backport", "inappropriate")
@@ -134,62 +136,30 @@ def check_chain(pin: Pin, layers: Sequence[Layer]) -> list[UniscaleError]:
 def apply_layer(db: GitDb, base: str, layer: Layer) -> str:
     """The tree that ``layer`` makes of ``base``; `LayerError` for each file that does not fit.
 
-    A sealed layer is opened with the key that ``UNISCALE_AGE_KEY`` names.
+    What `lint` refuses never reaches git. A sealed layer is opened with the key that
+    ``UNISCALE_AGE_KEY`` names.
     """
     if layer.sealed:
         from uniscale_build.seal import opened
 
         with opened(layer, db.store) as plain:
             return apply_layer(db, base, plain)
-    patches = [path.read_bytes() for path in layer.patches]
+    found = lint_layer(layer, db)
+    raise_all(found.errors)
     with db.index(base) as index:
-        if patches:
-            ran = index.apply(joined(patches), check=False)
+        if found.patches:
+            ran = index.apply(b"".join(found.patches), check=False)
             if ran.code != 0:
                 raise_all(_explain(db, base, layer, ran))
-        _add_overlay(db, base, layer, index)
-        return index.write_tree()
+        add_overlay(db, layer, index, found)
+        tree = index.write_tree()
+    check_links(db, base, tree, layer, found)
+    return tree
 
 
 def joined(patches: Sequence[bytes]) -> bytes:
     """Many patches as one input for git: each ends with a newline."""
     return b"".join(patch if patch.endswith(b"\n") else patch + b"\n" for patch in patches)
-
-
-def _add_overlay(db: GitDb, base: str, layer: Layer, index: Index) -> None:
-    overlay = layer.overlay
-    if not overlay:
-        return
-    root = len(os.fsencode(layer.folder / "overlay")) + 1
-    paths = [os.fsencode(path)[root:] for path in overlay]
-    present = db.list_tree(base)
-    errors: list[UniscaleError] = []
-    for path, file in zip(paths, overlay, strict=True):
-        shown = os.fsdecode(path)
-        if path in present:
-            errors.append(
-                LayerError(
-                    f"{shown} is in the tree below already",
-                    where=f"{layer.where}/overlay/{shown}",
-                    hint="an overlay adds files; a change to an upstream file is a patch in diff/",
-                    slug="overlay-exists",
-                )
-            )
-        if file.is_symlink():
-            errors.append(
-                LayerError(
-                    f"{shown} is a link",
-                    where=f"{layer.where}/overlay/{shown}",
-                    hint="a link is kept as a patch in diff/: capture it with uniscale-build patch",
-                    slug="overlay-link",
-                )
-            )
-    raise_all(errors)
-    oids = db.write_files(overlay)
-    index.put(
-        (path, Entry("100755" if os.access(file, os.X_OK) else "100644", oid))
-        for path, file, oid in zip(paths, overlay, oids, strict=True)
-    )
 
 
 _FAILED = re.compile(r"^error: (?P<what>.*)$", re.MULTILINE)

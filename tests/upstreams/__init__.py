@@ -171,8 +171,10 @@ class Lab:
 
     def new_layer(self, name: str, device: str | None = None) -> Ran:
         """Capture what is in place into a new layer."""
-        return self.patch("--new-layer", name, "--title", f"The layer {name}", "--why", "A test.",
-                          "--owner", "Dev", "--contact", "dev@example.org", device=device)  # fmt: skip
+        words = {"--title": f"The layer {name}", "--why": "A test.",
+                 "--owner": "Dev", "--contact": "dev@example.org"}  # fmt: skip
+        options = [part for pair in words.items() for part in pair]
+        return self.patch("--new-layer", name, *options, device=device)
 
     def result(self, name: str) -> str:
         """The result tree that a layer records."""
@@ -233,7 +235,7 @@ contact: dev@example.org
 def make_lab(
     base: Path, files: Files, *, kind: str = "folder", devices: Iterable[str] = ("acme",)
 ) -> Lab:
-    """A project below ``base`` whose pin is exactly ``files``, from a folder or a git repository."""
+    """A project below ``base`` whose pin is exactly ``files``; ``kind`` is its origin."""
     upstream = base / "upstream"
     lab = Lab(base / "project", Store(base / "cache"), upstream)
     commit = "1" * 40
