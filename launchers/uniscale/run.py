@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +25,7 @@ from uniscale.engines import Command
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL: engines stop their own workers in that time
 _TAIL_LINES, _TAIL_BYTES = 20, 16384
-_DEATHS = {
+_DEATHS: dict[int, str] = {
     signal.SIGILL: "this CPU lacks an instruction that the payload was built with",
     signal.SIGKILL: "something killed it: often the kernel, when memory is short (see dmesg)",
 }
@@ -123,8 +122,7 @@ class Child:
         if code >= 0:
             told, hint = f"exit code {code}", ""
         else:
-            killer = signal.Signals(-code)
-            told, hint = f"killed by {killer.name}", _DEATHS.get(killer, "")
+            told, hint = f"killed by {_signal_name(-code)}", _DEATHS.get(-code, "")
         raise self._failure(f"{self.title} died {when} ({told})", hint, "engine-died")
 
     def _failure(self, what: str, hint: str, slug: str) -> LaunchError:
@@ -207,6 +205,8 @@ def _spawn(command: Command, log: Path) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def _log_file(title: str) -> Iterator[Path]:
+    import tempfile
+
     try:
         number, name = tempfile.mkstemp(prefix="uniscale-", suffix=".log")
     except OSError as error:
@@ -248,6 +248,13 @@ def _ending_signals() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names of their own
+        return f"signal {number}"
 
 
 def _tail(log: Path) -> list[str]:

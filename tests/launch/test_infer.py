@@ -155,14 +155,25 @@ class TestFailures:
         err = bench.run("infer", model, "x y", "--", "--die-answering").refused("engine-died")
         assert "died while it answered (exit code 9)" in err
 
-    def test_an_engine_that_is_killed(self, bench: Bench, model: Path) -> None:
+    @pytest.mark.parametrize(
+        ("number", "told"),
+        [
+            (signal.SIGKILL, "(killed by SIGKILL)"),
+            (signal.SIGKILL, "when memory is short"),
+            (signal.SIGILL, "this CPU lacks an instruction"),
+            (signal.SIGRTMIN + 1, f"(killed by signal {signal.SIGRTMIN + 1})"),
+        ],
+    )
+    def test_an_engine_that_is_killed(
+        self, bench: Bench, model: Path, number: int, told: str
+    ) -> None:
         facts = bench.root / "facts.json"
         raw = ("--answer", "endless", "--record", facts)
         process = bench.start("infer", model, "x", "--", *raw)
         assert process.stdout is not None and process.stdout.read(6) == b"and on"
-        os.kill(recorded(facts)["pid"], signal.SIGKILL)
+        os.kill(recorded(facts)["pid"], number)
         err = process.communicate(timeout=PATIENCE)[1].decode()
-        assert "(killed by SIGKILL)" in err and "when memory is short" in err
+        assert "llama.cpp (cpu) died while it answered" in err and told in err
         assert process.returncode == 13
 
     def test_an_answer_that_breaks_off(self, bench: Bench, model: Path) -> None:
