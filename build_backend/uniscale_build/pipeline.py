@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from uniscale_build.layers import patched_tree
 from uniscale_build.plan import BackendPlan, Plan, build_record
 from uniscale_build.progress import Reporter, Silent
 from uniscale_build.project import Project
+from uniscale_build.requirements import Applied
 from uniscale_build.store import Store, digest, disk_errors, write_atomic
 from uniscale_build.toolchain import Toolchain, compiler_cache, default_jobs, probe
 
@@ -68,7 +70,10 @@ def payload_inputs(context: Context, plan: BackendPlan, toolchain: Toolchain) ->
         "launch": digest(facts["launch"]),
         "environment": digest(facts["environment"]),
         "verified": digest(dict(plan.adaptation.verified)),
+        "requirements": digest(facts["requirements"], facts["requirement_rules"]),
     }
+    if plan.recipe.kind == "pep517":
+        inputs["python"] = ".".join(str(number) for number in sys.version_info[:2])
     recipe = facts["recipe"]
     assert isinstance(recipe, dict)
     for key, value in recipe.items():
@@ -158,9 +163,15 @@ def _run_recipe(
     work: Path,
     held: int,
 ) -> None:
+    from uniscale_build.recipes import pep517
     from uniscale_build.recipes.cmake import NativeBuild, build
 
     settings, recipe = plan.settings, item.recipe
+    jobs = settings.jobs or default_jobs()
+    if recipe.kind == "pep517":
+        python = pep517.PythonBuild(item, context.store, work, jobs, settings.offline)
+        pep517.build(python, context.reporter, keep_open=[held])
+        return
     native = NativeBuild(
         superbuild=context.project.root,
         source=work / "src",
@@ -175,7 +186,7 @@ def _run_recipe(
         cmake_args=settings.cmake_args,
         environment=recipe.environment,
         launcher=compiler_cache(settings.compiler_cache),
-        jobs=settings.jobs or default_jobs(),
+        jobs=jobs,
         strip=settings.strip,
     )
     build(native, toolchain, context.reporter, keep_open=[held])
@@ -200,13 +211,16 @@ def _describe(
     made: Assembled,
 ) -> None:
     """Write payload.json and the payload's own dist-info into the prefix."""
-    from uniscale_build.engine_flags import record_flags
     from uniscale_build.distinfo import write_dist_info
+    from uniscale_build.engine_flags import record_flags
+    from uniscale_build.recipes import pep517
     from uniscale_build.tags import wheel_tag
 
     launch, note = record_flags(prefix, item.backend.launch)
     if note:
         context.reporter.note(note)
+    python = item.recipe.kind == "pep517"
+    applied = pep517.rules_applied(item, prefix) if python else Applied()
     info = record.payload_json(
         item.as_json(),
         distribution=item.backend.distribution,
@@ -216,17 +230,24 @@ def _describe(
         verified=dict(item.adaptation.verified),
         visible=item.device.visible,
         external=made.external,
+        dropped=applied.dropped,
+        replaced=applied.replaced,
+        provided=applied.provided,
     )
     text = json.dumps(info, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomic(prefix / "payload.json", text.encode())
     allowed = frozenset(item.recipe.allowed_external)
+    tag = wheel_tag(made.elfs, files=made.files, allowed_external=allowed)
+    if python:
+        pep517.finish(item, prefix, tag)
+        return
     write_dist_info(
         prefix,
         name=item.backend.distribution,
         version=item.pin.version,
         requires=item.adaptation.requirements,
         entry_points=None,
-        tag=wheel_tag(made.elfs, files=made.files, allowed_external=allowed),
+        tag=tag,
     )
 
 
