@@ -24,9 +24,13 @@ FACTS = (
 
 @dataclass(frozen=True)
 class Root:
-    """One variable that names the SDK's folder, where it is by default, and what is in it."""
+    """A folder of the SDK: the variable that names it, where it is by default, what is in it.
 
-    variable: str
+    ``default`` may be a glob (the last match in order counts) and may use earlier roots:
+    ``{MACA_PATH}/tools``. ``{MUSA_HOME}`` alone says that both variables name one folder.
+    """
+
+    variable: str  # "" when the vendor has none
     default: str
     holds: tuple[str, ...] = ()
 
@@ -184,7 +188,7 @@ def _sdk(fields: Fields) -> Sdk:
         fields.fail(probe.value, '"program" is missing', slug="missing-key")
     roots = []
     for item in fields.each("roots", "a root"):
-        roots.append(Root(item.text("variable"), item.text("default", ""), item.texts("holds")))
+        roots.append(Root(item.text("variable", ""), item.text("default", ""), item.texts("holds")))
         item.finish()
     sdk = Sdk(
         name=fields.text("name"),
