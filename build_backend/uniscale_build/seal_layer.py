@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from uniscale_build.manifest import Backend
 from uniscale_build.progress import Reporter
 from uniscale_build.project import Project
 from uniscale_build.seal import identities_for, open_members, plain_layer, sealed_members
-from uniscale_build.seal_archive import write_folder
+from uniscale_build.seal_archive import Member, write_folder
 from uniscale_build.seal_keys import load_keyring, read_signing_key
 from uniscale_build.sources import obtain
 from uniscale_build.stack import Target, exclusive
@@ -77,13 +78,21 @@ def seal(
         identities, _ = identities_for(layer, environ, key)
         files = () if layer.sealed else _prove(db, project, backend, layer, reporter, offline)
         members = sealed_members(layer, files, recipients, keyring, signer, identities)
-        with disk_errors(layer.folder):
-            fresh = swap.staged(target.home, name)
-            fresh.mkdir()
-            write_folder(fresh, members)
-            swap.commit(target.home, [name])
+        _replace(target, name, members)
     sealed = find_layer(project.patches, backend.name, name)
     return Done(sealed, files, sealed.recipients, _published(project, sealed))
+
+
+def _replace(target: Target, name: str, members: Sequence[Member]) -> None:
+    fresh = swap.staged(target.home, name)
+    with disk_errors(fresh):
+        try:
+            fresh.mkdir()
+            write_folder(fresh, members)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        swap.commit(target.home, [name])
 
 
 def _prove(
@@ -161,10 +170,9 @@ def unseal(
             raise LayerError(f'layer "{name}" is not sealed', where=layer.where, slug="not-sealed")
         identities, key_name = identities_for(layer, environ, key)
         members = open_members(layer, keyring, identities, key_name)
-        with disk_errors(layer.folder):
-            fresh = swap.staged(target.home, name)
-            fresh.mkdir()
-            write_folder(fresh, members)
-            plain_layer(fresh, layer)
-            swap.commit(target.home, [name])
+        # Nothing plain reaches the checkout before it is known to be this layer.
+        with db.store.scratch() as scratch:
+            write_folder(scratch, members)
+            plain_layer(scratch, layer)
+        _replace(target, name, members)
     return Done(find_layer(project.patches, backend.name, name), layer.files, layer.recipients)

@@ -1,4 +1,4 @@
-"""Replaces whole layer folders, several at once and with a line in a manifest: all or nothing.
+"""Replaces whole layer folders, several at once and with lines in manifests: all or nothing.
 
 The new folders are written beside the old ones (``.<layer>.new``). A journal in
 ``patches/<backend>/`` is the moment of decision: without it the next run removes what was prepared,
@@ -44,20 +44,25 @@ def unfinished(home: Path) -> bool:
 
 
 def _leftover(name: str) -> bool:
-    return name == _JOURNAL or (name.startswith(".") and name.endswith((".new", ".old")))
+    # The journal's own temporary file (`write_atomic`) has its name and more.
+    return name.startswith((_JOURNAL, f".{_JOURNAL}.")) or (
+        name.startswith(".") and name.endswith((".new", ".old"))
+    )
 
 
-def commit(home: Path, layers: Sequence[str], edit: Edit | None = None) -> None:
-    """Put the staged folders of ``layers`` in place, and the edit of a manifest with them."""
+def commit(home: Path, layers: Sequence[str], *edits: Edit | None) -> None:
+    """Put the staged folders of ``layers`` in place, and the edits of manifests with them."""
     journal = {
         "layers": {name: _fingerprint(staged(home, name)) for name in layers},
-        "edit": None
-        if edit is None
-        else {
-            "file": os.path.relpath(edit.file, home),
-            "old": hashlib.sha256(edit.old).hexdigest(),
-            "new": edit.new.decode("utf-8"),
-        },
+        "edits": [
+            {
+                "file": os.path.relpath(edit.file, home),
+                "old": hashlib.sha256(edit.old).hexdigest(),
+                "new": edit.new.decode("utf-8"),
+            }
+            for edit in edits
+            if edit is not None
+        ],
     }
     with disk_errors(home):
         write_atomic(home / _JOURNAL, json.dumps(journal).encode())
@@ -75,8 +80,8 @@ def finish(home: Path) -> None:
                 raise StoreError(f"is damaged: {error}", where=str(path), slug="journal") from error
             for name, fingerprint in journal["layers"].items():
                 _exchange(home, name, fingerprint)
-            if journal["edit"] is not None:
-                _edit(home, path, **journal["edit"])
+            for edit in journal["edits"]:
+                _edit(home, path, **edit)
             path.unlink()
         for name in os.listdir(home):
             if _leftover(name):
@@ -119,9 +124,9 @@ def _edit(home: Path, journal: Path, file: str, old: str, new: str) -> None:
     if hashlib.sha256(have).hexdigest() != old:
         # Somebody edited the manifest after the run was killed: their words stay.
         raise ManifestError(
-            "was edited while a new layer was being added to it",
+            "was edited while layers were being put in place",
             where=str(path),
-            hint=f"add the layer to its list of layers by hand, then remove {journal}",
+            hint=f"what it should have said is in {journal}: change it by hand, then remove that",
             slug="edit-by-hand",
         )
     write_atomic(path, new.encode("utf-8"), path.stat().st_mode & 0o777)
