@@ -49,7 +49,8 @@ _STAGES = {
 
 
 def _stages(context: Context, plan: Plan, item: BackendPlan) -> list[Stage]:
-    inputs = payload_inputs(context, item, probe(item.recipe.languages)) | setting_inputs(plan)
+    toolchain = probe(item.recipe.languages, device=item.sdk_device)
+    inputs = payload_inputs(context, item, toolchain) | setting_inputs(plan)
     last = recall(context, item.name).get("payload")
     done = (context.store.payloads / digest(inputs)).exists()
     stages = []

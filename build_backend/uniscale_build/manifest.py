@@ -98,6 +98,7 @@ class Recipe:
     """How a patched tree becomes a payload."""
 
     kind: str
+    family: str = ""  # of a device's CMake flags that fit: "ggml"
     targets: tuple[str, ...] = ()
     defines: Mapping[str, str] = field(default_factory=dict)
     programs: tuple[str, ...] = ()  # what `cmake --install` must bring into bin/
@@ -108,10 +109,15 @@ class Recipe:
     build_requires: tuple[str, ...] = ()
     precompiled: Precompiled | None = None
 
+    def for_device(self, device: Device) -> Recipe:
+        """This recipe with the flags that the device names for its family."""
+        return self.merged(Recipe(kind="", languages=(), defines=device.cmake.get(self.family, {})))
+
     def merged(self, other: Recipe) -> Recipe:
         """This recipe with an adaptation's own words on top."""
         return Recipe(
             kind=other.kind or self.kind,
+            family=other.family or self.family,
             targets=(*self.targets, *other.targets),
             defines={**self.defines, **other.defines},
             programs=(*self.programs, *other.programs),

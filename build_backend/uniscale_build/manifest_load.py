@@ -132,12 +132,14 @@ def _pin_faults(pin: Pin) -> Iterable[str]:
 
 
 def _recipe(fields: Fields, *, partial: bool) -> Recipe:
+    kind = fields.one_of("kind", RECIPES, "" if partial else None)
     recipe = Recipe(
-        kind=fields.one_of("kind", RECIPES, "" if partial else None),
+        kind=kind,
+        family=fields.text("family", ""),
         targets=fields.texts("targets"),
         defines=fields.pairs("defines"),
         programs=fields.texts("programs"),
-        languages=fields.texts("languages") or (() if partial else ("C", "CXX")),
+        languages=fields.texts("languages") or (("C", "CXX") if kind == "cmake" else ()),
         allowed_external=fields.texts("allowed_external"),
         environment=fields.pairs("environment"),
         build_requires=fields.texts("build_requires"),

@@ -94,7 +94,7 @@ def setting_inputs(plan: Plan) -> dict[str, str]:
 
 def build_payload(context: Context, plan: Plan, item: BackendPlan) -> Payload:
     """The payload of one backend, from the store or made now."""
-    toolchain = probe(item.recipe.languages)
+    toolchain = probe(item.recipe.languages, device=item.sdk_device)
     inputs = payload_inputs(context, item, toolchain) | setting_inputs(plan)
     key = digest(inputs)
     target = context.store.payloads / key

@@ -53,6 +53,11 @@ class BackendPlan:
         """The patched tree that the layers record."""
         return self.layers[-1].result if self.layers else self.pin.tree
 
+    @property
+    def sdk_device(self) -> Device | None:
+        """The device when its SDK must be there for the build, else None."""
+        return self.device if self.adaptation.sdk_use(self.recipe.kind) == "build" else None
+
     def as_json(self) -> dict[str, object]:
         """The facts that decide the result, for people, scripts and hashing."""
         return {
@@ -226,7 +231,7 @@ def _plan_backend(
         )
     plan = BackendPlan(
         backend, device, adaptation, pin, layers,
-        recipe=backend.recipe.merged(adaptation.recipe),
+        recipe=backend.recipe.for_device(device).merged(adaptation.recipe),
         tasks=wanted or have,
     )  # fmt: skip
     return _fill(plan, settings)

@@ -9,10 +9,14 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from uniscale_build.errors import ToolchainError, UniscaleError, raise_all
+
+if TYPE_CHECKING:
+    from uniscale_build.devices import Device
 
 # language of CMake: (variable that overrides, names to look for, Debian package)
 _COMPILERS = {
@@ -43,6 +47,8 @@ class Toolchain:
     machine: str
     libc: str
     flags: Mapping[str, str]
+    sdk: Mapping[str, str] = field(default_factory=dict)  # name → version of the device's SDK
+    environment: Mapping[str, str] = field(default_factory=dict)  # that the SDK needs for a build
 
     def fingerprint(self) -> dict[str, str]:
         """Name → value for cache keys and the record: no paths, no job counts."""
@@ -50,7 +56,7 @@ class Toolchain:
             f"compiler.{item.language}": f"{item.version} ({item.target})"
             for item in self.compilers
         }
-        found |= {"machine": self.machine, "libc": self.libc}
+        found |= {"machine": self.machine, "libc": self.libc, **self.sdk}
         return found | {f"flags.{name}": value for name, value in self.flags.items()}
 
 
@@ -92,10 +98,21 @@ def find_compiler(language: str, environ: Mapping[str, str] | None = None) -> Co
     )
 
 
-def probe(languages: Sequence[str], environ: Mapping[str, str] | None = None) -> Toolchain:
-    """All compilers that ``languages`` need; every missing one is named."""
-    env = os.environ if environ is None else environ
+def probe(
+    languages: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    *,
+    device: Device | None = None,
+) -> Toolchain:
+    """All compilers that ``languages`` need, and the SDK of ``device``; every fault is named."""
+    from uniscale_build.sdk import Sdk, find_sdk
+
+    env = dict(os.environ if environ is None else environ)
     errors: list[UniscaleError] = []
+    sdk = Sdk("")
+    if device is not None:
+        sdk = find_sdk(device, env)
+        env |= sdk.environment
     found = []
     for language in languages:
         try:
@@ -108,6 +125,8 @@ def probe(languages: Sequence[str], environ: Mapping[str, str] | None = None) ->
         machine=platform.machine(),
         libc="-".join(platform.libc_ver()),
         flags={name: env[name] for name in _FLAGS if env.get(name)},
+        sdk=sdk.fingerprint(),
+        environment=sdk.environment,
     )
 
 

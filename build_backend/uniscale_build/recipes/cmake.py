@@ -83,7 +83,7 @@ def _run(
     run_build(
         [sys.executable, "-m", "uniscale_build.recipes.skbuild", str(spec)],
         log=native.log,
-        env={**os.environ, **native.environment, "PYTHONPATH": path},
+        env={**os.environ, **toolchain.environment, **native.environment, "PYTHONPATH": path},
         cwd=native.build,
         reporter=reporter,
         keep_open=keep_open,
