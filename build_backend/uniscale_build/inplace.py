@@ -111,11 +111,9 @@ def _create(db: GitDb, stack: Stack, tree: InTree) -> int:
     fresh = InTree(tree.store, _scratch(tree.root))
     with disk_errors(fresh.root):
         fresh.root.mkdir(parents=True)
-        run_git(["init", "--quiet", "--template=", "."], cwd=fresh.root)
-        (fresh.root / ".git" / "info").mkdir(exist_ok=True)
-        fresh.repo.run("symbolic-ref", "HEAD", f"refs/heads/{BRANCH}")
-        for key, value in (("core.autocrlf", "false"), ("core.fileMode", "true")):
-            fresh.repo.run("config", "--local", key, value)
+        run_git(
+            ["init", "--quiet", "--template=", f"--initial-branch={BRANCH}", "."], cwd=fresh.root
+        )
         put_commits(db, fresh, stack, take_head=True, index=False)
         fresh.git("-c", "checkout.workers=2", "read-tree", "--reset", "-u", "HEAD")
         found = fresh.scan(db)
@@ -253,10 +251,7 @@ def _save(db: GitDb, tree: InTree, here: str) -> str:
     state = tree.state()
     # On what the edits were made: the commit then holds all of them, committed ones too.
     parent = state.top.commit if state is not None else tree.head()
-    have = [level.tree for level in state.levels if tree.repo.has(level.tree)] if state else []
-    for oid in have:
-        transfer_back(db, tree, oid)
-    transfer(db, tree, [here], have)
+    transfer(db, tree, [here], [level.tree for level in state.levels] if state else [])
     commit = tree.repo.commit(here, [parent] if parent else [], f"Unsaved edits, {name}\n")
     tree.repo.run("update-ref", name, commit)
     place = shlex.quote(os.path.relpath(tree.root))

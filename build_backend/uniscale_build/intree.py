@@ -163,8 +163,11 @@ class InTree:
     def _write(self, name: str, data: object) -> None:
         write_atomic(self.dir / name, json.dumps(data, indent=1).encode())
 
-    def configure(self) -> None:
-        """Keep git's conversions away from the files, and give it somebody to commit as."""
+    def configure(self, *, identity: bool = True) -> None:
+        """Keep git's conversions away from the files, and give it somebody to commit as.
+
+        ``identity``: set one in this repository when the user's git has none.
+        """
         info = self.common / "info"
         info.mkdir(exist_ok=True)
         attributes = info / "attributes"
@@ -172,8 +175,9 @@ class InTree:
         if not have.endswith(_ATTRIBUTES):
             text = have if not have or have.endswith("\n") else have + "\n"
             write_atomic(attributes, (text + _ATTRIBUTES).encode("utf-8", "surrogateescape"))
-        local = self.repo.run("config", "--local", "--get", "user.email", check=False)
-        if local.code != 0 and user_setting("user.email") is None:
+        if not identity or user_setting("user.email") is not None:
+            return
+        if self.repo.run("config", "--local", "--get", "user.email", check=False).code != 0:
             self.repo.run("config", "--local", "user.name", "uniscale")
             self.repo.run("config", "--local", "user.email", "uniscale@localhost")
 

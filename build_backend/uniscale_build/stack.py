@@ -119,17 +119,29 @@ def read_stack(db: GitDb, target: Target, reporter: Reporter, *, offline: bool =
 def transfer(db: GitDb, tree: InTree, wanted: Sequence[str], have: Sequence[str]) -> None:
     """Copy trees with all their content from the store into the repository, as one pack.
 
-    The repository owns its objects: borrowing them from the cache (alternates) would save a few
-    megabytes and lose the engineer's base when the cache is deleted.
+    ``have`` may be there already. The repository owns its objects: borrowing them from the cache
+    (alternates) would save a few megabytes and lose the engineer's base with the cache.
     """
-    new = [f"{oid}\n" for oid in dict.fromkeys(wanted) if oid not in have]
-    if not new:
-        return
-    listed = "".join([*new, *(f"^{oid}\n" for oid in dict.fromkeys(have))])
     folder = tree.common / "objects" / "pack"
     folder.mkdir(parents=True, exist_ok=True)
+    # A partial clone may have a tree and not its files.
+    partial = any(folder.glob("*.promisor"))
+    shared = set() if partial else present(tree.repo, have) & present(db, have)
+    new = [f"{oid}\n" for oid in dict.fromkeys(wanted) if oid not in shared]
+    if not new:
+        return
+    listed = "".join([*new, *(f"^{oid}\n" for oid in sorted(shared))])
     db.run("pack-objects", "--quiet", "--revs", "--non-empty", "--window=0", "--delta-base-offset",
            "--threads=1", str(folder / "pack"), stdin=listed.encode())  # fmt: skip
+
+
+def present(db: GitDb, oids: Sequence[str]) -> set[str]:
+    """Those of ``oids`` that a repository has."""
+    if not oids:
+        return set()
+    listed = "".join(f"{oid}\n" for oid in oids).encode()
+    out = db.run("cat-file", "--batch-check=%(objectname)", stdin=listed).out
+    return {line for line in out.decode().splitlines() if not line.endswith(" missing")}
 
 
 def level_commits(tree: InTree, stack: Stack) -> tuple[Level, ...]:
@@ -161,10 +173,10 @@ def put_commits(
     otherwise HEAD stays on its branch, which moves to the top of the stack. Commits and staged
     content that this leaves behind are kept under ``refs/uniscale/before/``; gives that ref, or "".
     """
-    tree.configure()
     old = tree.state()
-    have = [level.tree for level in old.levels] if old is not None else []
-    transfer(db, tree, stack.trees, [oid for oid in have if tree.repo.has(oid)])
+    tree.configure(identity=old is None)
+    have = [level.tree for level in old.levels] if old is not None else [stack.target.pin.tree]
+    transfer(db, tree, stack.trees, have)
     levels = level_commits(tree, stack)
     kept = _keep_old(
         tree, stack, {level.commit for level in (*levels, *(old.levels if old else ()))}
@@ -172,7 +184,7 @@ def put_commits(
     top = levels[-1].commit
     branch, ours = tree.branch(), f"refs/heads/{BRANCH}"
     tree.repo.run("update-ref", "-m", "uniscale: stack", ours, top)
-    if take_head:
+    if take_head and branch != ours:
         tree.repo.run("symbolic-ref", "-m", "uniscale: stack", "HEAD", ours)
     elif branch != ours:
         tree.repo.run("update-ref", "--no-deref", "-m", "uniscale: stack", branch or "HEAD", top)
