@@ -154,7 +154,9 @@ def test_ctrl_c_stops_the_compiler_too(native: Native) -> None:
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
-    assert process.stderr is not None and "Traceback" not in process.stderr.read()
+    assert process.stderr is not None
+    with process.stderr as said:
+        assert "Traceback" not in said.read()
     left = subprocess.run(["pgrep", "-f", str(slow)], capture_output=True, text=True, check=False)
     assert left.stdout == ""
     assert wheel(native)["size"]

@@ -65,6 +65,8 @@ def disk_errors(where: Path, elsewhere: str = "point UNISCALE_CACHE") -> Iterato
             errno.EROFS: f"it is read-only: {elsewhere} at a folder that you may write",
             errno.EACCES: f"{elsewhere} at a folder that you may write",
             errno.EPERM: f"{elsewhere} at a folder that you may write",
+            errno.ENOTDIR: f"a file is where a folder must be: {elsewhere} at a folder",
+            errno.EEXIST: f"a file is where a folder must be: {elsewhere} at a folder",
         }
         if error.errno not in hints:
             raise
