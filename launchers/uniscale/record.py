@@ -208,7 +208,8 @@ def _launch(reader: _Reader, at: str, prefix: Path) -> Launch:
             inside(prefix, prefix / argv[0], what=f"{at}.argv", error=LaunchError)
         except LaunchError as error:
             reader.faults.append(error.what)
-    formats = reader.strings(f"{at}.formats")
+    # Only a server must say what it takes; a trainer may start from nothing.
+    formats = reader.strings(f"{at}.formats", None if at == "launch.serve" else ())
     for unknown in sorted(set(formats) - set(_FORMATS)):
         reader.faults.append(f"{at}.formats has {unknown!r}; known: {', '.join(_FORMATS)}")
     probe = reader.get(f"{at}.probe", str, "/health")

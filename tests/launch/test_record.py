@@ -112,6 +112,12 @@ def test_no_record(tmp_path: Path, content: bytes, told: str) -> None:
     assert caught.value.where == str(prefix / "payload.json")
 
 
+def test_trainers_need_no_formats(tmp_path: Path) -> None:
+    told = helpers.record(launch={"train": {"argv": ["python", "-m", "trainer"]}})
+    train = record.read(helpers.lay_payload(tmp_path, told)).launch["train"]
+    assert train.argv == ("python", "-m", "trainer") and train.formats == ()
+
+
 def change(told: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     for key in parents:
