@@ -8,6 +8,7 @@ again; only when that gives the very trees are they swapped in.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,8 @@ from uniscale_build.layerfile import (
     write_folder,
 )
 from uniscale_build.layers import Layer, apply_layer, read_layer
-from uniscale_build.lift import lift
+from uniscale_build.lift import Move, follow, lift
+from uniscale_build.lint import lint_layer
 from uniscale_build.newlayer import manifest_edit
 from uniscale_build.progress import Reporter
 from uniscale_build.stack import Stack, Target, exclusive, moved_below, put_commits, read_stack
@@ -202,26 +204,46 @@ def _write(
     ignored: tuple[str, ...],
 ) -> Captured:
     target = stack.target
-    edit, todo = None, ""
+    edit, todo, added = None, "", ""
     if request.about is not None:
-        edit, todo = manifest_edit(target, request.layer or "")
-    all_trees = [*stack.trees, ""]
+        added = request.layer or ""
+        edit, todo = manifest_edit(target, added)
+    moves = _moves(stack, trees, added)
+    left = follow(db, stack, moves, added)
     with _staging(target.home):
-        layers, rebuilt = list(stack.layers), []
-        for level, result in trees.items():
-            below = trees.get(level - 1, all_trees[level - 1])
-            layer, written = _stage(db, stack, level, (below, result), request)
-            layers[level - 1 : level] = [layer]
-            rebuilt.append(Rebuilt(layer.name, below, result, written))
+        rebuilt, warnings, layers = [], left, {layer.name: layer for layer in stack.layers}
+        for move in moves.values():
+            layer, written = _stage(db, target, move, request)
+            layers[move.name] = replace(layer, folder=target.home / move.name)
+            rebuilt.append(Rebuilt(move.name, move.base, move.result, written))
+            warnings = [*warnings, *_review(layer, written)]
+        done = Captured(target, tuple(rebuilt), ignored, todo=todo, warnings=tuple(warnings))
         if request.dry_run:
-            return Captured(target, tuple(rebuilt), ignored, todo=todo)
-        swap.commit(target.home, [item.name for item in rebuilt], edit)
-    kept = ""
-    if not todo:
-        layers = [replace(layer, folder=target.home / layer.name) for layer in layers]
-        now = (target.pin.tree, *(layer.result for layer in layers))
-        kept = put_commits(db, tree, Stack(target, tuple(layers), now), take_head=False)
-    return Captured(target, tuple(rebuilt), ignored, kept=kept, todo=todo)
+            return done
+        swap.commit(target.home, list(moves), edit)
+    if todo:
+        return done
+    names = [*(layer.name for layer in stack.layers), *([added] if added else [])]
+    own = tuple(layers[name] for name in names)
+    now = Stack(target, own, (target.pin.tree, *(layer.result for layer in own)))
+    return replace(done, kept=put_commits(db, tree, now, take_head=False))
+
+
+def _moves(stack: Stack, trees: Mapping[int, str], added: str) -> dict[str, Move]:
+    """The layers of this stack that get new trees, lowest first."""
+    moves = {}
+    for level, result in trees.items():
+        old = stack.layers[level - 1] if level <= len(stack.layers) else None
+        name = old.name if old is not None else added
+        moves[name] = Move(name, old, trees.get(level - 1, stack.trees[level - 1]), result)
+    return moves
+
+
+def _review(layer: Layer, written: Written) -> list[UniscaleError]:
+    """What a reviewer should look at in the files that this capture touched."""
+    touched = {f"{layer.where}/{path}" for path in written.touched}
+    found = lint_layer(layer).warnings
+    return [item for item in found if re.sub(r":\d+$", "", item.where or "") in touched]
 
 
 @contextlib.contextmanager
@@ -232,28 +254,27 @@ def _staging(home: Path) -> Iterator[None]:
         yield
     finally:
         swap.finish(home)
+        with contextlib.suppress(OSError):
+            home.rmdir()  # nothing came of the backend's first layer
 
 
-def _stage(
-    db: GitDb, stack: Stack, level: int, trees: tuple[str, str], request: Request
-) -> tuple[Layer, Written]:
-    """Write the layer of one level beside its place, and prove that it makes its tree."""
-    base, result = trees
-    old = stack.layers[level - 1] if level <= len(stack.layers) else None
-    if old is not None and old.sealed:
-        raise LayerError(f'layer "{old.name}" is sealed', where=old.where,
-                         hint="uniscale-build unseal it first, seal it again afterwards",
-                         slug="sealed")  # fmt: skip
-    name = old.name if old is not None else request.layer or ""
+def _stage(db: GitDb, target: Target, move: Move, request: Request) -> tuple[Layer, Written]:
+    """Write one layer beside its place, and prove that it makes its tree."""
+    old, base, result = move.old, move.base, move.result
+    like = None
     if old is not None:
-        file = old.folder / "layer.yaml"
-        yaml = updated_yaml(file.read_bytes(), base, result, f"{old.where}/layer.yaml")
+        if old.sealed:
+            raise LayerError(f'layer "{old.name}" is sealed', where=old.where,
+                             hint="uniscale-build unseal it first, seal it again afterwards",
+                             slug="sealed")  # fmt: skip
+        like = old.folder
+        file = f"{old.where}/layer.yaml"
+        yaml = updated_yaml((like / "layer.yaml").read_bytes(), base, result, file)
     elif request.about is not None:
         yaml = new_yaml(request.about, base, result)
-    folder = swap.staged(stack.target.home, name)
-    members = export(db, base, result)
-    written = write_folder(folder, members, yaml, like=old.folder if old is not None else None)
-    layer = replace(read_layer(folder, stack.target.backend), name=name)
+    folder = swap.staged(target.home, move.name)
+    written = write_folder(folder, export(db, base, result), yaml, like=like)
+    layer = replace(read_layer(folder, target.backend), name=move.name)
     made = apply_layer(db, base, layer)
     if (made, layer.base, layer.result) != (result, base, result):
         differ = ", ".join(shown(change.path) for change in changes(db, made, result)[:8])

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from uniscale_build.diskfiles import hidden, lstat_inside
 from uniscale_build.errors import LayerError, StoreError, UniscaleError
 from uniscale_build.gitdb import Entry, GitDb, Ran, run_git
 from uniscale_build.layerfile import GITLINK, SYMLINK, shown
@@ -211,6 +212,13 @@ class InTree:
         if list_ignored:
             out = self.git(*listing, "--ignored", "--directory").out
             ignored = tuple(path for path in out.split(b"\0")[:-1] if path not in known)
+            skip = {path.rstrip(b"/") for path in ignored}
+            skip |= {path.rstrip(b"/") for path, entry in known.items()
+                     if entry.mode == GITLINK or path.endswith(b"/")}  # fmt: skip
+            problems += [
+                _cannot(path, "is a name that git keeps for itself", self.root)
+                for path in hidden(os.fsencode(self.root), skip)
+            ]
         return Scan(self._entries(db, known, problems), ignored, tuple(problems))
 
     def ignored_below(self, path: str) -> list[bytes]:
@@ -265,7 +273,7 @@ class InTree:
             if path.endswith(b"/"):
                 problems.append(_cannot(path, "is a git repository of its own", self.root))
                 continue
-            info = _lstat(root, path, real)
+            info = lstat_inside(root, path, real)
             if info is None or stat.S_ISDIR(info.st_mode):
                 if entry.mode.startswith("sparse "):
                     entries[path] = Entry(entry.mode[7:], entry.oid)
@@ -292,28 +300,6 @@ def _cannot(path: bytes, what: str, root: Path) -> LayerError:
         hint="move it out of the tree, or add it to .git/info/exclude",
         slug="cannot-keep",
     )
-
-
-def _lstat(root: bytes, path: bytes, real: dict[bytes, bool]) -> os.stat_result | None:
-    """The state of a file; None when it is absent or lies behind a link."""
-    parent = path.rpartition(b"/")[0]
-    if not _real_folder(root, parent, real):
-        return None
-    try:
-        return os.lstat(os.path.join(root, path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _real_folder(root: bytes, folder: bytes, real: dict[bytes, bool]) -> bool:
-    if folder not in real:
-        above = folder.rpartition(b"/")[0]
-        real[folder] = _real_folder(root, above, real) and _is_folder(os.path.join(root, folder))
-    return real[folder]
-
-
-def _is_folder(path: bytes) -> bool:
-    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def _links(db: GitDb, root: bytes, links: Sequence[bytes]) -> Iterable[tuple[bytes, Entry]]:
