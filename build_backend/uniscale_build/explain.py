@@ -44,7 +44,7 @@ _STAGES = {
     "patched tree": ("layers", "tree"),
     "toolchain": ("toolchain",),
     "recipe": ("define", "recipe", "superbuild", "setting"),
-    "payload": ("schema", "tasks", "launch", "environment", "verified"),
+    "payload": ("schema", "tasks", "launch", "environment", "device", "verified"),
 }
 
 

@@ -69,6 +69,7 @@ def payload_inputs(context: Context, plan: BackendPlan, toolchain: Toolchain) ->
         "superbuild": digest(superbuild.decode()),
         "launch": digest(facts["launch"]),
         "environment": digest(facts["environment"]),
+        "device": digest(_device_facts(plan)),
         "verified": digest(dict(plan.adaptation.verified)),
         "requirements": digest(facts["requirements"], facts["requirement_rules"]),
     }
@@ -82,6 +83,12 @@ def payload_inputs(context: Context, plan: BackendPlan, toolchain: Toolchain) ->
         else:
             inputs[f"recipe {key}"] = json.dumps(value)
     return inputs | {f"toolchain {k}": v for k, v in toolchain.fingerprint().items()}
+
+
+def _device_facts(plan: BackendPlan) -> list[object]:
+    """What of the device manifest goes into a payload."""
+    device = plan.device
+    return [device.visible, list(device.detect.nodes), list(device.aliases)]
 
 
 def setting_inputs(plan: Plan) -> dict[str, str]:
@@ -224,11 +231,14 @@ def _describe(
     info = record.payload_json(
         item.as_json(),
         distribution=item.backend.distribution,
-        plan=plan.digest,
+        # Of this backend alone: the payload is the same in whatever wheel it travels.
+        plan=digest(item.as_json(), setting_inputs(plan)),
         toolchain=toolchain.fingerprint(),
         launch=launch,
         verified=dict(item.adaptation.verified),
         visible=item.device.visible,
+        nodes=item.device.detect.nodes,
+        aliases=item.device.aliases,
         external=made.external,
         dropped=applied.dropped,
         replaced=applied.replaced,
