@@ -6,6 +6,8 @@ cannot remove it. Parsing is pyelftools' work, which is imported at the first fi
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -85,10 +87,12 @@ def _read(path: Path, stream: IO[bytes]) -> Elf:
 
     # pyelftools checks the header; offsets inside a damaged file surface as any of these.
     broken = (ELFError, ConstructError, struct.error, ValueError, LookupError, TypeError,
-              AttributeError, AssertionError, OverflowError, MemoryError)  # fmt: skip
+              AttributeError, AssertionError, OverflowError, MemoryError, OSError)  # fmt: skip
     try:
         return _facts(path, ELFFile(stream))
     except broken as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek past all files
+            raise
         raise WheelError(
             f"{path.name} begins like an ELF file, and is damaged: {error or type(error).__name__}",
             where=str(path),
@@ -144,9 +148,10 @@ class _Dynamic:
             start = segment["p_vaddr"]
             if start <= address and address + size <= start + segment["p_filesz"]:
                 stream = self._elf.stream
-                stream.seek(segment["p_offset"] + address - start)
-                data: bytes = stream.read(size)
-                if len(data) == size:
+                place = segment["p_offset"] + address - start
+                if place + size <= stream.seek(0, os.SEEK_END):
+                    stream.seek(place)
+                    data: bytes = stream.read(size)
                     return data
         raise ValueError(f"address {address:#x} is not in the file")
 

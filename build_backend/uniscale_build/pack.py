@@ -27,12 +27,16 @@ from uniscale_build.recordfile import Row
 from uniscale_build.zipfmt import DEFLATED, STORED, Archive, Entry
 
 _IN_FLIGHT = 16 << 20
+# Small files go to the pool many at a time: one by one, handing over costs more than the work.
+_BATCH_BYTES = 1 << 19
+_BATCH_FILES = 64
 
 
 @dataclass(frozen=True)
 class _Small:
     """A file that fits one block, done: its facts and its packed bytes."""
 
+    member: Member
     sha256: str
     crc: int
     size: int
@@ -42,19 +46,20 @@ class _Small:
 
 @dataclass(frozen=True)
 class _Piece:
-    """The next thing to write, perhaps still being made.
+    """The next thing to write, perhaps still being made; ``cost`` is its size unpacked.
 
-    A small file is one piece. A large one is many, of which the first has its ``entry`` and
-    the last its ``totals`` (SHA-256, CRC-32, size).
+    A batch of small files is one piece, and so is a large file that is ``copied`` from the previous
+    wheel. One that is compressed is many: the first has its ``entry``, the last its ``totals``
+    (SHA-256, CRC-32, size).
     """
 
-    member: Member
     cost: int
-    small: Future[_Small] | None = None
+    batch: Future[list[_Small]] | None = None
+    copied: tuple[Member, Packed] | None = None
     block: Future[bytes] | bytes = b""
     entry: Entry | None = None
-    expected: int = 0
     totals: tuple[str, int, int] | None = None
+    expected: int = 0
 
 
 def cores() -> int:
@@ -76,24 +81,25 @@ def pack(
     A member whose content ``previous`` holds is copied from there without compressing it again.
     `WheelError` for a member that is no regular file or cannot be read.
     """
-    total = sum(_size_of(member) for member in members)
+    sized = [(member, _size_of(member)) for member in members]
+    total = sum(size for _, size in sized)
     rows: list[Row] = []
     queue: deque[_Piece] = deque()
     waiting = done = 0
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="pack")
     try:
-        for member in members:
-            for piece in _pieces(member, codec, pool, previous):
-                queue.append(piece)
-                waiting += piece.cost
-                while waiting > _IN_FLIGHT:
-                    done += queue[0].cost
-                    waiting -= queue[0].cost
-                    _write(archive, queue.popleft(), rows)
-                    reporter.advance(done, total, "bytes")
-        while queue:
-            done += queue[0].cost
-            _write(archive, queue.popleft(), rows)
+        for piece in _pieces(sized, codec, pool, previous):
+            queue.append(piece)
+            waiting += piece.cost
+            while waiting > _IN_FLIGHT:
+                first = queue.popleft()
+                _write(archive, first, rows)
+                waiting -= first.cost
+                done += first.cost
+                reporter.advance(done, total, "bytes")
+        for piece in queue:
+            _write(archive, piece, rows)
+            done += piece.cost
             reporter.advance(done, total, "bytes")
     finally:
         pool.shutdown(cancel_futures=True)
@@ -102,38 +108,75 @@ def pack(
 
 def _write(archive: Archive, piece: _Piece, rows: list[Row]) -> None:
     """Write one piece, waiting until it is ready."""
-    name = piece.member.name
-    if piece.small is not None:
-        done = piece.small.result()
-        entry = Entry(name, piece.member.mode, done.method, done.crc, len(done.data), done.size)
-        archive.begin(entry, done.size)
-        archive.write(done.data)
-        archive.finish(done.crc, done.size)
-        rows.append(Row(name, done.sha256, done.size))
+    if piece.batch is not None:
+        for item in piece.batch.result():
+            entry = Entry(item.member.name, item.member.mode, item.method, item.crc,
+                          len(item.data), item.size)  # fmt: skip
+            archive.begin(entry, item.size)
+            archive.write(item.data)
+            archive.finish(item.crc, item.size)
+            rows.append(Row(entry.name, item.sha256, item.size))
+        return
+    if piece.copied is not None:
+        member, packed = piece.copied
+        archive.begin(Entry(member.name, member.mode, packed.method, packed.crc, packed.packed,
+                            packed.size), packed.size)  # fmt: skip
+        for chunk in packed.chunks():
+            archive.write(chunk)
+        archive.finish(packed.crc, packed.size)
+        rows.append(Row(member.name, packed.sha256, packed.size))
         return
     if piece.entry is not None:
         archive.begin(piece.entry, piece.expected)
     archive.write(piece.block if isinstance(piece.block, bytes) else piece.block.result())
     if piece.totals is not None:
         sha256, crc, size = piece.totals
-        archive.finish(crc, size)
-        rows.append(Row(name, sha256, size))
+        entry = archive.finish(crc, size)
+        rows.append(Row(entry.name, sha256, size))
 
 
 def _pieces(
-    member: Member, codec: Codec, pool: ThreadPoolExecutor, previous: Previous | None
+    sized: Sequence[tuple[Member, int]],
+    codec: Codec,
+    pool: ThreadPoolExecutor,
+    previous: Previous | None,
 ) -> Iterator[_Piece]:
-    """The pieces of one member, in order; work on them starts as they are asked for."""
-    size = _size_of(member)
-    if isinstance(member.source, bytes) or size <= BLOCK:
-        yield _Piece(member, size, small=pool.submit(_small, member, codec, previous))
-        return
+    """The pieces of all members, in order; work on them starts as they are asked for."""
+    batch: list[Member] = []
+    held = 0
+
+    def submit() -> _Piece:
+        return _Piece(held, batch=pool.submit(_batch, batch, codec, previous))
+
+    for member, size in sized:
+        small = isinstance(member.source, bytes) or size <= BLOCK
+        if batch and (not small or held + size > _BATCH_BYTES or len(batch) == _BATCH_FILES):
+            yield submit()
+            batch, held = [], 0
+        if small:
+            batch.append(member)
+            held += size
+        else:
+            yield from _large(member, size, codec, pool, previous)
+    if batch:
+        yield submit()
+
+
+def _large(
+    member: Member, size: int, codec: Codec, pool: ThreadPoolExecutor, previous: Previous | None
+) -> Iterator[_Piece]:
+    """The pieces of a file that is more than one block."""
+    assert isinstance(member.source, Path)
     if previous is not None and previous.may_have(size):
         packed = previous.find(_hash(member.source), size)
         if packed is not None:
-            yield from _copied(member, packed)
+            yield _Piece(size, copied=(member, packed))
             return
     yield from _blocks(member, member.source, size, codec, pool)
+
+
+def _batch(members: list[Member], codec: Codec, previous: Previous | None) -> list[_Small]:
+    return [_small(member, codec, previous) for member in members]
 
 
 def _small(member: Member, codec: Codec, previous: Previous | None) -> _Small:
@@ -148,26 +191,12 @@ def _small(member: Member, codec: Codec, previous: Previous | None) -> _Small:
     if previous is not None and previous.may_have(len(data)):
         packed = previous.find(sha256, len(data))
         if packed is not None:
-            whole = b"".join(packed.chunks())
-            return _Small(sha256, packed.crc, len(data), packed.method, whole)
+            return _Small(member, sha256, packed.crc, len(data), packed.method, packed.read())
     crc = zlib.crc32(data)
     deflated = codec.block(data) if codec.start is not None and data else data
     if len(deflated) >= len(data):
-        return _Small(sha256, crc, len(data), STORED, data)
-    return _Small(sha256, crc, len(data), DEFLATED, deflated)
-
-
-def _copied(member: Member, packed: Packed) -> Iterator[_Piece]:
-    entry = Entry(member.name, member.mode, packed.method, packed.crc, packed.packed, packed.size)
-    totals = (packed.sha256, packed.crc, packed.size)
-    first: Entry | None = entry
-    left = packed.packed
-    for chunk in packed.chunks():
-        left -= len(chunk)
-        cost = packed.size if left == 0 else 0
-        yield _Piece(member, cost, block=chunk, entry=first, expected=packed.size,
-                     totals=totals if left == 0 else None)  # fmt: skip
-        first = None
+        return _Small(member, sha256, crc, len(data), STORED, data)
+    return _Small(member, sha256, crc, len(data), DEFLATED, deflated)
 
 
 def _blocks(
@@ -190,7 +219,7 @@ def _blocks(
             if codec.start is not None:
                 block = pool.submit(codec.block, data, before, last=last)
             totals = (sha256.hexdigest(), crc, length) if last else None
-            yield _Piece(member, len(data), block=block, entry=first, expected=size, totals=totals)
+            yield _Piece(len(data), block=block, entry=first, expected=size, totals=totals)
             first, before, data = None, data, following
             if last:
                 return
@@ -198,9 +227,13 @@ def _blocks(
 
 def _hash(path: Path) -> str:
     sha256 = hashlib.sha256()
+    buffer = memoryview(bytearray(BLOCK))
     with open_member(path) as handle:
-        for data in _reads(handle, path):
-            sha256.update(data)
+        try:
+            while read := os.readv(handle, [buffer]):
+                sha256.update(buffer[:read])
+        except OSError as error:
+            raise _unreadable(path, error) from error
     return sha256.hexdigest()
 
 

@@ -153,7 +153,7 @@ def _walk(
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         inner = f"{name}/{entry.name}" if name else entry.name
         path = Path(entry.path)
-        if not entry.is_dir():
+        if not path.is_dir():  # unlike the entry's own, it takes a loop of links for no folder
             yield inner, path
             continue
         if dropped(f"{inner}/-"):  # everything in it is

@@ -36,15 +36,20 @@ class Packed:
     _handle: int
     _offset: int
 
-    def chunks(self) -> Iterator[bytes]:
-        """Its compressed bytes."""
+    def read(self) -> bytes:
+        """Its compressed bytes at once."""
+        return b"".join(bytes(chunk) for chunk in self.chunks())
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Its compressed bytes; each piece is good until the next is asked for."""
         at, left = self._offset, self.packed
+        buffer = memoryview(bytearray(min(BLOCK, left)))
         while left:
-            data = os.pread(self._handle, min(BLOCK, left), at)
-            if not data:
+            read = os.preadv(self._handle, [buffer[: min(BLOCK, left)]], at)
+            if not read:
                 raise OSError(f"the previous wheel ends {left} bytes too early")
-            at, left = at + len(data), left - len(data)
-            yield data
+            at, left = at + read, left - read
+            yield buffer[:read]
 
 
 class Previous:
@@ -53,17 +58,18 @@ class Previous:
     def __init__(self, path: Path, codec: Codec, sha256: str | None = None) -> None:
         """Open ``path``; `reason` is set, and nothing is found in it, when it is of no use.
 
-        With ``sha256``, the digest that the whole file had when it was written, one look at its
-        bytes settles that they are intact. Without, each member is unpacked before it is used.
+        With ``sha256``, the digest that the whole file had when it was written, members are
+        given out unseen, and `is_intact` must be asked before what was made of them is used.
+        Without, each member is unpacked before it is given out.
         """
         self.reason: str | None = None
         self._by_digest: dict[str, zipfile.ZipInfo] = {}
         self._sizes: frozenset[int] = frozenset()
-        self._trusted = sha256 is not None
+        self._sha256 = sha256
         self._handle = -1
         try:
             self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self.reason = self._load(codec, sha256)
+            self.reason = self._load(codec)
         except (OSError, zipfile.BadZipFile, KeyError, ValueError, struct.error) as error:
             self.reason = f"it cannot be read ({error})"
         if self.reason is not None:
@@ -86,9 +92,7 @@ class Previous:
             os.close(self._handle)
             self._handle = -1
 
-    def _load(self, codec: Codec, sha256: str | None) -> str | None:
-        if sha256 is not None and self._digest() != sha256:
-            return "it has changed since it was written"
+    def _load(self, codec: Codec) -> str | None:
         with (
             os.fdopen(os.dup(self._handle), "rb") as stream,
             zipfile.ZipFile(stream) as archive,
@@ -113,19 +117,22 @@ class Previous:
         self._sizes = frozenset(info.file_size for info in self._by_digest.values())
         return None
 
-    def _digest(self) -> str:
+    def is_intact(self) -> bool:
+        """True when every byte is what it was when the wheel was written."""
+        if self._sha256 is None:
+            return True  # each member was looked at
         value, at = hashlib.sha256(), 0
         while data := os.pread(self._handle, BLOCK, at):
             value.update(data)
             at += len(data)
-        return value.hexdigest()
+        return value.hexdigest() == self._sha256
 
     def may_have(self, size: int) -> bool:
         """True when some member has that size: only then is it worth hashing a file for it."""
         return size in self._sizes
 
     def find(self, sha256: str, size: int) -> Packed | None:
-        """The member with that content, its compressed bytes known to be good; else None."""
+        """The member with that content, its compressed bytes as good as `Previous` says."""
         info = self._by_digest.get(sha256)
         if info is None or info.file_size != size:
             return None
@@ -134,13 +141,15 @@ class Previous:
             return None
         name_length, extra_length = struct.unpack("<26x2H", head)
         start = info.header_offset + 30 + name_length + extra_length
+        if start + info.compress_size > os.fstat(self._handle).st_size:
+            return None
         found = Packed(
             sha256, info.CRC, size, info.compress_size, info.compress_type, self._handle, start
         )
-        return found if self._trusted or _intact(found) else None
+        return found if self._sha256 is not None or _unpacks(found) else None
 
 
-def _intact(packed: Packed) -> bool:
+def _unpacks(packed: Packed) -> bool:
     """True when the compressed bytes unpack to exactly what they are said to be."""
     value, crc, left = hashlib.sha256(), 0, packed.size
     try:
@@ -155,7 +164,7 @@ def _intact(packed: Packed) -> bool:
     return left == 0 and crc == packed.crc and value.hexdigest() == packed.sha256
 
 
-def _unpacked(packed: Packed) -> Iterator[bytes]:
+def _unpacked(packed: Packed) -> Iterator[bytes | memoryview]:
     """The content in pieces of one block at most, whatever the compressed bytes claim."""
     if packed.method == STORED:
         yield from packed.chunks()

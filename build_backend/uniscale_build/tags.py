@@ -32,7 +32,7 @@ _POLICY_LIBRARIES = {
 SYSTEM_LIBRARIES = frozenset(_POLICY_LIBRARIES)
 
 # manylinux_2_N -> the newest symbol versions that arrive with it; a row holds what changes.
-# glibc's own is 2.N. These are x86_64's rows: the others' are the same or laxer.
+# glibc's own is 2.N. These are x86_64's rows: others' are the same or laxer, but for _LATER.
 _STEPS: dict[int, dict[str, str]] = {
     5: {"GLIBCXX": "3.4.8", "CXXABI": "1.3.1", "GCC": "4.2.0"},
     12: {"GLIBCXX": "3.4.13", "CXXABI": "1.3.3", "GCC": "4.3.0", "ZLIB": "1.2.2.4"},
@@ -53,6 +53,7 @@ _STEPS: dict[int, dict[str, str]] = {
 }
 # Versions that are names and not numbers.
 _NAMED_VERSIONS = {"CXXABI_TM_1": 17, "CXXABI_FLOAT128": 24, "GLIBC_ABI_DT_RELR": 36}
+_LATER = {("riscv64", "GLIBC_ABI_DT_RELR"): 38, ("loongarch64", "GLIBCXX_3.4.33"): 40}
 _PREFIXES = ("GLIBC", "GLIBCXX", "CXXABI", "GCC", "LIBATOMIC", "ZLIB")
 # The first policy that exists for an architecture.
 _FIRST = {"x86_64": 5, "i686": 5, "riscv64": 31, "loongarch64": 36}
@@ -149,18 +150,20 @@ def manylinux_step(elfs: Iterable[Elf], external: Iterable[str], machine: str) -
             if library.startswith("ld-linux") or library in ("ld64.so.1", "ld64.so.2"):
                 continue
             for version in versions:
-                needed = version_step(version)
+                needed = version_step(version, machine)
                 if needed is None:
                     return None
                 step = max(step, needed)
     return step
 
 
-def version_step(version: str) -> int | None:
+def version_step(version: str, machine: str = "x86_64") -> int | None:
     """N of the first policy with symbol version ``GLIBCXX_3.4.29``; 0 for versions no policy rules.
 
     None for versions that no policy allows (``GLIBC_PRIVATE``, one newer than the newest policy).
     """
+    if (machine, version) in _LATER:
+        return _LATER[machine, version]
     if version in _NAMED_VERSIONS:
         return _NAMED_VERSIONS[version]
     prefix, _, number = version.partition("_")

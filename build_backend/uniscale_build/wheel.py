@@ -110,24 +110,52 @@ def write_wheel(
     own.sort(key=lambda member: member.name)
 
     target = out_dir / f"{stem}-{tag}.whl"
-    reporter.stage("wheel", target.name)
     with (
         _previous(previous, chosen, previous_sha256, reporter) as before,
         disk_errors(out_dir, "point the output folder"),
         _part(target, reporter) as part,
     ):
-        archive = Archive(part, epoch)
-        count = threads if threads is not None else cores()
-        rows = pack(archive, [*payload, *own], chosen, threads=max(1, count),
-                    previous=before, reporter=reporter)  # fmt: skip
-        record = f"{info}/RECORD"
-        text = _text(recordfile.render(rows, record))
-        pack(archive, [Member(record, text)], chosen, threads=1, previous=None,
-             reporter=Silent())  # fmt: skip
+        count = max(1, threads if threads is not None else cores())
+        fill = _Fill(part, [*payload, *own], f"{info}/RECORD", chosen, epoch, count, reporter)
+        written = fill(before)
+        # What was copied is as good as where it came from; the same bytes again settle it at once.
+        if before is not None and written.sha256 != previous_sha256 and not before.is_intact():
+            reporter.note("nothing is copied from the previous wheel: it has changed since")
+            written = fill(None)
+    return WheelFile(target, written.sha256, written.size, written.rows)
+
+
+@dataclass(frozen=True)
+class _Written:
+    sha256: str
+    size: int
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class _Fill:
+    """Writes the whole archive into an empty file, as often as it is called."""
+
+    part: IO[bytes]
+    members: Sequence[Member]
+    record: str
+    codec: Codec
+    epoch: int
+    threads: int
+    reporter: Reporter
+
+    def __call__(self, previous: Previous | None) -> _Written:
+        self.part.seek(0)
+        self.part.truncate()
+        archive = Archive(self.part, self.epoch)
+        rows = pack(archive, self.members, self.codec, threads=self.threads, previous=previous,
+                    reporter=self.reporter)  # fmt: skip
+        text = Member(self.record, _text(recordfile.render(rows, self.record)))
+        pack(archive, [text], self.codec, threads=1, previous=None, reporter=Silent())
         size = archive.close()
-        part.flush()
-        sha256 = file_sha256(Path(f"/proc/self/fd/{part.fileno()}"))
-    return WheelFile(target, sha256, size, (*rows, Row(record, None, None)))
+        self.part.flush()
+        sha256 = archive.sha256 or file_sha256(Path(f"/proc/self/fd/{self.part.fileno()}"))
+        return _Written(sha256, size, (*rows, Row(self.record, None, None)))
 
 
 def _text(text: str) -> bytes:

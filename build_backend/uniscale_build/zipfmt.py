@@ -5,6 +5,7 @@ No data descriptors, no extra fields except ZIP64's, which appears only where a 
 
 from __future__ import annotations
 
+import hashlib
 import stat
 import struct
 import time
@@ -71,6 +72,13 @@ class Archive:
         self._entries: list[Entry] = []
         self._end = 0
         self._packed = 0
+        self._hash = hashlib.sha256()
+        self._rewritten = False
+
+    @property
+    def sha256(self) -> str | None:
+        """SHA-256 of all that was written; None when a header was written twice."""
+        return None if self._rewritten else self._hash.hexdigest()
 
     def begin(self, entry: Entry, expected: int) -> None:
         """Start a file of about ``expected`` bytes; `write` its packed bytes, then `finish` it.
@@ -84,20 +92,22 @@ class Archive:
         self._packed = 0
         self._put(self._local(entry))
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Packed bytes of the file that was begun last."""
         self._put(data)
         self._packed += len(data)
 
-    def finish(self, crc: int, size: int) -> None:
-        """Say what the file that was begun last turned out to be."""
+    def finish(self, crc: int, size: int) -> Entry:
+        """Say what the file that was begun last turned out to be; gives its entry."""
         entry = self._entries[-1]
         if (entry.crc, entry.size, entry.packed) == (crc, size, self._packed):
-            return
+            return entry
         entry.crc, entry.size, entry.packed = crc, size, self._packed
+        self._rewritten = True
         self._stream.seek(entry.offset)
         self._stream.write(self._local(entry))
         self._stream.seek(self._end)
+        return entry
 
     def close(self) -> int:
         """Write the central directory; the size of the archive in bytes."""
@@ -114,9 +124,11 @@ class Archive:
         self._put(_END.pack(b"PK\5\6", 0, 0, shown, shown, _clip(length), _clip(start), 0))
         return self._end
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         self._stream.write(data)
         self._end += len(data)
+        if not self._rewritten:
+            self._hash.update(data)
 
     def _local(self, entry: Entry) -> bytes:
         name, flags = _encoded(entry.name)
