@@ -73,6 +73,22 @@ def find_sdk(device: Device, environ: Mapping[str, str] | None = None) -> Sdk:
     return Sdk(wanted.name, roots, changed, compiler, version, wanted.label(version))
 
 
+def missing_sdk(device: Device, environ: Mapping[str, str] | None = None) -> list[UniscaleError]:
+    """What `find_sdk` would miss, by looking at folders and names alone: nothing is run."""
+    env = dict(os.environ if environ is None else environ)
+    errors: list[UniscaleError] = []
+    sdk = device.sdk
+    if sdk is None:
+        return errors
+    roots = _roots(device, sdk, env, errors)
+    if sdk.compiler is not None and roots:
+        folders = [str(Path(next(iter(roots.values())), path)) for path in sdk.compiler.paths]
+        search = os.pathsep.join([*folders, env.get("PATH", "")])
+        if shutil.which(sdk.compiler.program, path=search) is None:
+            errors.append(_fault(device, f"there is no {sdk.compiler.program}", "no-compiler"))
+    return errors
+
+
 def how_to_install(device: Device) -> str:
     """What brings the SDK: Debian's command where there is one, the vendor's name for it."""
     sdk = device.sdk

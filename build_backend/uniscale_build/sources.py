@@ -101,6 +101,13 @@ def _fetch(db: GitDb, commit: str, origin: Origin, reporter: Reporter) -> str:
     return ways[origin.kind]()
 
 
+def import_origin(db: GitDb, origin: Origin, reporter: Reporter) -> str:
+    """The tree that ``origin`` gives, kept in the store; for a source that no pin knows yet."""
+    tree = _fetch(db, "", origin, reporter)
+    db.keep(f"pins/{tree}", tree)
+    return tree
+
+
 def _from_git(db: GitDb, commit: str, origin: Origin) -> str:
     parts = urlsplit(origin.url)
     proxied = any(os.environ.get(k) for k in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY"))
