@@ -221,32 +221,35 @@ def _unmerged(root: Path) -> None:
     (root / ".git/MERGE_HEAD").unlink()
 
 
+def _fifo(root: Path) -> None:
+    (root / "notes.txt").unlink()
+    os.mkfifo(root / "notes.txt")
+
+
+def _steps(root: Path) -> None:
+    (root / "pkg/up").symlink_to("..")
+    (root / "l").symlink_to("pkg/up/../x")
+
+
+def _git_below(root: Path) -> None:
+    (root / "sub/.git").mkdir(parents=True)
+    (root / "sub/.git/x").write_text("x")
+
+
 CANNOT: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "nested-repository": (_nested, 5, "vendor/ is a git repository of its own"),
     "gitlink": (_gitlink, 5, "sub is a git repository of its own (a gitlink)"),
     "merge-not-finished": (_conflict, 10, "a git merge is not finished"),
     "unmerged": (_unmerged, 5, "README.md has a conflict that is not resolved"),
-    "fifo": (
-        lambda r: (r.joinpath("notes.txt").unlink(), os.mkfifo(r / "notes.txt")),
-        5,
-        "neither",
-    ),
+    "fifo": (_fifo, 5, "neither"),
     "gitmodules": (lambda r: (r / ".gitmodules").write_text("x\n"), 5, "redirects submodules"),
     "control-character": (lambda r: (r / "a\nb").write_text("x"), 5, "control character"),
     "escape-in-name": (lambda r: (r / "a\x1b[2Jb").write_text("x"), 5, "control character"),
     "link-out": (lambda r: (r / "l").symlink_to("../.."), 5, "points out of the tree"),
     "link-absolute": (lambda r: (r / "l").symlink_to("/etc/passwd"), 5, "absolute path"),
-    "link-by-steps": (
-        lambda r: ((r / "pkg/up").symlink_to(".."), (r / "l").symlink_to("pkg/up/../x")),
-        5,
-        "leads out of the tree",
-    ),
+    "link-by-steps": (_steps, 5, "leads out of the tree"),
     "marker": (lambda r: (r / "x.py").write_text("# uniscale: begin n\n"), 5, "without its end"),
-    "git-below": (
-        lambda r: ((r / "sub/.git").mkdir(parents=True), (r / "sub/.git/x").write_text("x")),
-        5,
-        "sub/.git",
-    ),
+    "git-below": (_git_below, 5, "sub/.git"),
     "git-in-disguise": (lambda r: (r / "git~1").write_text("x"), 5, "git~1"),
 }
 

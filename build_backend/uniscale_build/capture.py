@@ -96,6 +96,12 @@ def capture(target: Target, store: Store, reporter: Reporter, request: Request) 
         here = tree_of(db, found.entries)
         ignored = tuple(shown(path) for path in found.ignored)
         _same_layers(db, tree, stack, here)
+        again = request.about is not None and request.layer in {
+            layer.name for layer in stack.layers
+        }
+        if here == stack.top and again:
+            # A killed run had got so far: the layer is there, and holds these edits.
+            request = replace(request, about=None)
         level = _level(stack, request)
         if here == stack.top:
             kept = "" if request.dry_run else _refresh(db, tree, stack)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,18 @@ from pathlib import Path
 from uniscale_build.errors import StoreError, UnsavedEditsError, raise_all
 from uniscale_build.gitdb import Entry, GitDb, run_git
 from uniscale_build.intree import BRANCH, InTree, Pending, Scan, stamp, tree_of
-from uniscale_build.layerfile import shown
+from uniscale_build.layerfile import shown, umask
 from uniscale_build.progress import Reporter
 from uniscale_build.rewrite import obstacles, rewrite
-from uniscale_build.stack import Stack, Target, exclusive, put_commits, read_stack, transfer
+from uniscale_build.stack import (
+    Stack,
+    Target,
+    exclusive,
+    put_commits,
+    read_stack,
+    transfer,
+    transfer_back,
+)
 from uniscale_build.store import Store, disk_errors
 from uniscale_build.treemerge import merge_trees
 
@@ -96,21 +106,23 @@ def _move_away(target: Target) -> str:
     return f"the old folder is {os.path.relpath(aside, target.project.root)}"
 
 
-def _scratch(root: Path) -> Path:
-    return root.with_name(f".{root.name}.unpatch")
-
-
 def _drop_scratch(root: Path) -> None:
-    """Remove what a killed run was making; the lock says that nobody is at it."""
-    if _scratch(root).exists():
-        shutil.rmtree(_scratch(root))
+    """Remove what killed runs were making; the lock says that no run is at it.
+
+    A git that outlived its run may still be writing there: what it leaves, the next run removes.
+    """
+    if root.parent.is_dir():
+        for path in root.parent.glob(f".{glob.escape(root.name)}.unpatch-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _create(db: GitDb, stack: Stack, tree: InTree) -> int:
     """Make the whole repository beside its place, verify it, rename it."""
-    fresh = InTree(tree.store, _scratch(tree.root))
-    with disk_errors(fresh.root):
-        fresh.root.mkdir(parents=True)
+    with disk_errors(tree.root):
+        tree.root.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{tree.root.name}.unpatch-"
+        fresh = InTree(tree.store, Path(tempfile.mkdtemp(dir=tree.root.parent, prefix=prefix)))
+        fresh.root.chmod(0o777 & ~umask())
         run_git(
             ["init", "--quiet", "--template=", f"--initial-branch={BRANCH}", "."], cwd=fresh.root
         )
@@ -142,7 +154,7 @@ def _existing(
     in_place = here == stack.top and levels == wanted and not found.problems
     if in_place and state is not None and tree.head() == state.top.commit and not tree.pending():
         return Unpatched(target, stack, "verified" if options.check else "unchanged")
-    edits = [] if here == stack.top else unsaved(db, tree, found)
+    edits = [] if here == stack.top else unsaved(db, tree, found, saved=stack.top)
     if options.check:
         raise_all(_differences(target, edits, in_place))
         return Unpatched(target, stack, "verified")
@@ -186,8 +198,11 @@ def _unsaved_error(target: Target, edits: list[str]) -> UnsavedEditsError:
     )
 
 
-def unsaved(db: GitDb, tree: InTree, found: Scan) -> list[str]:
-    """The edits since the tree was put in place or captured, each as git's letter and path."""
+def unsaved(db: GitDb, tree: InTree, found: Scan, *, saved: str = "") -> list[str]:
+    """The edits since the tree was put in place or captured, each as git's letter and path.
+
+    A file that is as in the tree ``saved`` is no edit: a killed ``patch`` has captured it.
+    """
     pending = tree.pending()
     state = tree.state()
     if state is None and pending is None:
@@ -195,6 +210,7 @@ def unsaved(db: GitDb, tree: InTree, found: Scan) -> list[str]:
     bases = [state.top.tree] if state is not None else []
     if pending is not None:
         bases += [pending.source, pending.target]
+    bases += [saved] if saved else []
     known = [db.list_tree(oid) if db.has(oid) else tree.repo.list_tree(oid) for oid in bases]
     edits = []
     for path in sorted({path for files in (found.entries, *known) for path in files}):
@@ -220,7 +236,8 @@ def _merged(db: GitDb, stack: Stack, tree: InTree, here: str) -> str:
             where=stack.target.shown,
             hint="commit or stash them with git first",
         )
-    transfer_back(db, tree, state.top.tree)
+    if not db.has(state.top.tree):
+        transfer_back(db, tree, state.top.tree)
     merged = merge_trees(db, state.top.tree, stack.top, here)
     if not merged.clean:
         names = ", ".join(shown(path) for path in merged.conflicts[:_SHOWN])
@@ -231,18 +248,6 @@ def _merged(db: GitDb, stack: Stack, tree: InTree, here: str) -> str:
             slug="merge-conflict",
         )
     return merged.tree
-
-
-def transfer_back(db: GitDb, tree: InTree, oid: str) -> None:
-    """Make a tree of the in-place repository complete in the store (the cache was emptied)."""
-    if db.has(oid):
-        return
-    with db.store.scratch() as folder:
-        pack = folder / "pack"
-        pack.write_bytes(
-            tree.repo.run("pack-objects", "--revs", "--stdout", "-q", stdin=f"{oid}\n".encode()).out
-        )
-        db.run("index-pack", "--stdin", stdin=pack)
 
 
 def _save(db: GitDb, tree: InTree, here: str) -> str:

@@ -293,11 +293,12 @@ def _write(target: bytes, member: Member) -> None:
         out.write(member.data)
         out.flush()
         if member.executable:
-            os.fchmod(out.fileno(), os.stat(target).st_mode | (0o111 & ~_umask()))
+            os.fchmod(out.fileno(), os.stat(target).st_mode | (0o111 & ~umask()))
         os.fsync(out.fileno())
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files do not get."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

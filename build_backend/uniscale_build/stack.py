@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uniscale_build import swap
 from uniscale_build.errors import SettingsError
-from uniscale_build.gitdb import GitDb
+from uniscale_build.gitdb import GitDb, GitFailed
 from uniscale_build.ids import check_name, inside
 from uniscale_build.intree import BRANCH, InTree, Level, State, stamp
 from uniscale_build.layers import Layer, patched_tree
@@ -111,6 +111,8 @@ def read_stack(db: GitDb, target: Target, reporter: Reporter, *, offline: bool =
     """Get the source, apply every layer, check every recorded tree."""
     layers = target.project.layers(target.pin, target.adaptation)
     local = target.project.root / "third_party" / target.backend
+    for place in dict.fromkeys((target.root, local)):
+        borrow(db, InTree(db.store, place), target.pin)
     obtain(db, target.pin, local=local, reporter=reporter, offline=offline)
     patched_tree(db, target.pin, layers)
     return Stack(target, layers, (target.pin.tree, *(layer.result for layer in layers)))
@@ -133,6 +135,32 @@ def transfer(db: GitDb, tree: InTree, wanted: Sequence[str], have: Sequence[str]
     listed = "".join([*new, *(f"^{oid}\n" for oid in sorted(shared))])
     db.run("pack-objects", "--quiet", "--revs", "--non-empty", "--window=0", "--delta-base-offset",
            "--threads=1", str(folder / "pack"), stdin=listed.encode())  # fmt: skip
+
+
+def borrow(db: GitDb, tree: InTree, pin: Pin) -> None:
+    """Take the pin's content from an in-place repository, where the cache has lost it.
+
+    git hashes every object that it takes, so the content is the pinned one or is refused.
+    """
+    name = f"pins/{pin.tree}"
+    if tree.gitdir is None or db.kept(name) == pin.tree or not tree.repo.has(pin.tree):
+        return
+    try:
+        transfer_back(db, tree, pin.tree)
+    except GitFailed:
+        return  # a partial clone, or objects are missing: the origins have them
+    db.keep(name, pin.tree)
+
+
+def transfer_back(db: GitDb, tree: InTree, oid: str) -> None:
+    """Make a tree of the in-place repository complete in the store."""
+    listed = f"{oid}\n".encode()
+    with db.store.scratch() as folder:
+        pack = folder / "pack"
+        pack.write_bytes(
+            tree.repo.run("pack-objects", "--revs", "--stdout", "-q", stdin=listed).out
+        )
+        db.run("index-pack", "--stdin", stdin=pack)
 
 
 def present(db: GitDb, oids: Sequence[str]) -> set[str]:
@@ -212,9 +240,9 @@ def _keep_old(tree: InTree, stack: Stack, ours: set[str]) -> str:
 
 def fresh_index(tree: InTree, oid: str) -> None:
     """Make the index hold the tree ``oid``; a lock that a killed git left does not matter."""
-    fresh = tree.dir / "uniscale-index"
-    fresh.unlink(missing_ok=True)
-    fresh.with_name(fresh.name + ".lock").unlink(missing_ok=True)
+    for old in tree.dir.glob("uniscale-index-*"):
+        old.unlink(missing_ok=True)
+    fresh = tree.dir / f"uniscale-index-{os.getpid()}"
     env = {"GIT_INDEX_FILE": str(fresh)}
     tree.git("read-tree", oid, env=env)
     tree.git("update-index", "-q", "--refresh", env=env, check=False)
