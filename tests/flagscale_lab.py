@@ -8,9 +8,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.upstreams import UPSTREAM, Files, Lab, Link, Program, git, git_upstream, write_files
+from uniscale_build.layers import Layer, find_layer, patched_tree
+from uniscale_build.project import find_project
+from uniscale_build.sources import obtain
+
+from tests.upstreams import UPSTREAM, Files, Lab, Link, Program, git, snapshot, write_files
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -18,7 +22,8 @@ if TYPE_CHECKING:
 DEVICE = "Acme_X1"
 COMMIT = "1" * 40
 TUNED = "cfg/E=257,N=128,block_shape=[128, 128].json"
-BASE: dict[str, bytes | Link | Program] = {
+Tree = dict[str, bytes | Link | Program]
+BASE: Tree = {
     **UPSTREAM,
     TUNED: b'{"1": 2}\n' * 20,
     "dos.txt": b"one\r\ntwo\r\nthree\r\n",
@@ -27,12 +32,16 @@ BASE: dict[str, bytes | Link | Program] = {
 }
 
 
-def vendor_edit(base: Files = BASE) -> dict[str, bytes | Link | Program]:
+def text(files: Files, name: str) -> bytes:
+    """The content of a plain file."""
+    data = files[name]
+    assert isinstance(data, bytes)
+    return data
+
+
+def vendor_edit(base: Files = BASE) -> Tree:
     """``base`` as a vendor leaves it: every ordinary kind of edit."""
-    files = dict(base)
-    core = files["pkg/core.py"]
-    assert isinstance(core, bytes)
-    files["pkg/core.py"] = core.replace(b"# line 20 ", b"# acme 20 ")
+    files = {**base, "pkg/core.py": text(base, "pkg/core.py").replace(b"# line 20", b"# acme 20")}
     files["pkg/moved.txt"] = files.pop("pkg/deep/er/leaf.txt")
     files["data/logo.bin"] = bytes(range(255, -1, -1)) * 8
     files["data/new.bin"] = bytes(range(256)) * 3
@@ -48,6 +57,17 @@ def vendor_edit(base: Files = BASE) -> dict[str, bytes | Link | Program]:
     files["acme/run.sh"] = Program(b"#!/bin/sh\n")
     del files["old.py"]
     return files
+
+
+def common_edit() -> Tree:
+    """`BASE` with FlagScale's own changes."""
+    core = text(BASE, "pkg/core.py").replace(b"# line 5 ", b"# flagscale 5 ")
+    return {**BASE, "pkg/core.py": core, "pkg/flag.py": b"FLAG = 1\n" * 50}
+
+
+def both_edits() -> Tree:
+    """What a vendor makes of FlagScale's own tree."""
+    return {**vendor_edit(common_edit()), "pkg/flag.py": b"FLAG = 1\n" * 49 + b"FLAG = 2\n"}
 
 
 def diff(scratch: Path, base: Files, changed: Files, *, prefix: str = "") -> bytes:
@@ -71,12 +91,19 @@ def per_file(patch: bytes) -> dict[str, bytes]:
     """A patch cut at its files, by the path of each."""
     found = {}
     for part in re.split(rb"^(?=diff --git )", patch, flags=re.MULTILINE):
-        if part:
-            name = re.search(rb'^(?:rename to |\+\+\+ "?b/|diff --git .* "?b/)([^"\n\t]+)', part,
-                             re.MULTILINE)  # fmt: skip
-            assert name is not None
-            raw = name[1].decode("unicode_escape").encode("latin-1")
-            found[os.fsdecode(raw)] = part
+        lines = part.split(b"\n")
+        to = [line for line in lines if line.startswith((b"rename to ", b"+++ ", b"--- "))]
+        names = [line.split(b" ", 2 if line[:1] == b"r" else 1)[-1] for line in to]
+        names = [name for name in names if name != b"/dev/null"]
+        if names:
+            name = names[-1].rstrip(b"\t")
+        elif part:
+            words = lines[0].removeprefix(b"diff --git ")
+            name = words[len(words) // 2 + 1 :]
+        else:
+            continue
+        raw = name.strip(b'"').decode("unicode_escape").encode("latin-1")
+        found[os.fsdecode(raw).removeprefix("a/").removeprefix("b/")] = part
     return found
 
 
@@ -106,15 +133,39 @@ META: dict[str, object] = {
 }
 
 
-@dataclass
+@dataclass(repr=False)
 class Scale:
     """A FlagScale checkout (``root``) beside a project (``lab``) that imports from it."""
 
     lab: Lab
     root: Path
     scratch: Path
-    base: Files = field(default_factory=lambda: BASE)
     commits: dict[str, str] = field(default_factory=dict)
+
+    def bring(self, *more: str, folder: Path | None = None) -> dict[str, Any]:
+        """Import; gives the JSON."""
+        made = self.lab.ok("import-flagscale", str(folder or self.root), "--json", *more).json
+        assert isinstance(made, dict)
+        return made
+
+    def refused(self, *more: str, folder: Path | None = None) -> tuple[int, str]:
+        """Exit code and message of an import that must fail and write nothing at all."""
+        before = snapshot(self.lab.root.parent, skip=(".git", "cache", "scratch"))
+        ran = self.lab.run("import-flagscale", str(folder or self.root), *more)
+        assert ran.code != 0, ran
+        assert snapshot(self.lab.root.parent, skip=(".git", "cache", "scratch")) == before
+        return ran.code, ran.err
+
+    def built_tree(self) -> str:
+        """The patched tree that a build would make, from what lies in the project now."""
+        project = find_project(self.lab.root, {})
+        pin, adaptation = project.resolve("demo", DEVICE)
+        obtain(self.lab.db, pin)
+        return patched_tree(self.lab.db, pin, project.layers(pin, adaptation))
+
+    def layer(self, name: str = "acme-x1") -> Layer:
+        """A layer of the project."""
+        return find_layer(self.lab.root / "patches", "demo", name)
 
     def tree(self, files: Files) -> str:
         """The git tree of ``files``."""
@@ -161,7 +212,7 @@ class Scale:
 
     def common(self, changed: Files, backend: str = "demo") -> None:
         """FlagScale's own changes as one patch for each file."""
-        for name, part in per_file(self.diff(self.base, changed)).items():
+        for name, part in per_file(self.diff(BASE, changed)).items():
             self.put(f"flagscale/backends/{backend}/{name}.patch", part)
 
     def commit(self, name: str) -> str:
@@ -180,13 +231,33 @@ class Scale:
         self.put("hardware/patch_history.yaml", yaml.safe_dump(dict(entries)).encode())
 
 
+def quirks(made: dict[str, Any]) -> str:
+    """All quirks of an import's JSON as one text."""
+    return "\n".join(f"{quirk['where']}: {quirk['what']}" for quirk in made["quirks"])
+
+
+def roles(made: dict[str, Any]) -> list[tuple[str, str]]:
+    """Role and name of each layer in an import's JSON."""
+    return [(x["role"], x["name"]) for item in made["sets"] for x in item["layers"]]
+
+
 def make_scale(lab: Lab, base: Path) -> Scale:
-    """A FlagScale checkout for ``lab``, whose own adaptation of the device is taken out."""
-    (lab.root / f"manifests/adaptations/{DEVICE}/demo.yaml").unlink()
-    (lab.root / f"manifests/adaptations/{DEVICE}").rmdir()
+    """A FlagScale checkout for ``lab``, which gets the device."""
+    add_device(lab, DEVICE, "acme_old")
     root = base / "FlagScale"
     (root / "hardware").mkdir(parents=True)
     return Scale(lab, root, base / "scratch")
+
+
+def add_device(lab: Lab, name: str, *aliases: str) -> None:
+    """Another device manifest."""
+    path = lab.root / f"manifests/devices/{name}.yaml"
+    label = name.lower().replace("_", ".")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        f"device: {name}\ntitle: {name} accelerator\nvendor: {name.split('_')[0]}\n"
+        f"aliases: [{', '.join(aliases)}]\nlabel: {label}\n"
+    )
 
 
 def add_pin(lab: Lab, version: str, commit: str, files: Files, layers: str = "[]") -> str:
@@ -201,6 +272,3 @@ def add_pin(lab: Lab, version: str, commit: str, files: Files, layers: str = "[]
     )
     path.write_text(path.read_text().replace("\nrecipe:", f"{pin}\nrecipe:"))
     return tree
-
-
-__all__ = ["BASE", "DEVICE", "Scale", "add_pin", "encrypt", "git_upstream", "make_scale"]

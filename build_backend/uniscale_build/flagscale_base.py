@@ -79,6 +79,28 @@ def choose_pin(
 
     The commit is exact, so it wins over a version that disagrees (a quirk).
     """
+    pin = _choose(db, manifests, backend, meta, heads, given, quirks, reporter, offline)
+    if not pin.tree:
+        raise ManifestError(
+            f"the pin {pin.version} of {backend.name} has no tree to apply anything to",
+            where=pin.where,
+            hint="record its tree, or name another pin with --pin",
+            slug="no-tree",
+        )
+    return pin
+
+
+def _choose(
+    db: GitDb,
+    manifests: Manifests,
+    backend: Backend,
+    meta: Meta,
+    heads: Sequence[Head],
+    given: str | None,
+    quirks: list[Quirk],
+    reporter: Reporter,
+    offline: bool,
+) -> Pin:
     if given is not None:
         pin = backend.pin(plain_version(given))
         if pin is None:

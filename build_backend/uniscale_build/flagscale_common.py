@@ -7,6 +7,7 @@ when the checkout has that commit, it is read there, and not as the work tree is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,4 +200,7 @@ def apply_all(
 def _failed(said: str, where: str) -> LayerError:
     lines = [line.removeprefix("error: ") for line in said.splitlines() if line[:6] == "error:"]
     first = lines[0] if lines else said.strip() or "git gives no reason"
+    if re.search(r"corrupt|No valid patches|fragment without header|unrecognized|inconsistent",
+                 first):  # fmt: skip
+        return LayerError(f"is not a whole patch: {first}", where=where, slug="bad-patch")
     return LayerError(f"does not apply: {first}", where=where, slug="patch-failed")

@@ -6,12 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from uniscale_build.errors import LayerError, UniscaleError, raise_all
-from uniscale_build.flagscale_base import Size, choose_pin, measure, stack
+from uniscale_build.errors import LayerError, ManifestError, UniscaleError, raise_all
+from uniscale_build.flagscale_base import Size, choose_pin, measure, said_of, stack
 from uniscale_build.flagscale_common import apply_all, common_tree, find_common
 from uniscale_build.flagscale_crypto import changed, decrypt
 from uniscale_build.flagscale_layout import Checkout, PatchSet
-from uniscale_build.flagscale_meta import FLAGSCALE, History, Meta, Quirk, tasks_of
+from uniscale_build.flagscale_meta import (
+    FLAGSCALE,
+    History,
+    Meta,
+    Quirk,
+    plain_version,
+    tasks_of,
+)
 from uniscale_build.flagscale_patch import Head, all_heads, disagreeing
 from uniscale_build.gitdb import GitDb
 from uniscale_build.layerfile import Member, export, shown
@@ -77,7 +84,8 @@ class Planned:
     layout: str
     backend: Backend
     device: Device
-    pin: Pin
+    pin: Pin | None  # None: what the set was made on is not pinned (opaque sets alone)
+    version: str  # of the upstream, as the adaptation names it
     layers: tuple[NewLayer, ...]
     tasks: tuple[str, ...]
     contact: str
@@ -85,7 +93,11 @@ class Planned:
     commit: str  # of FlagScale
     stored: Size  # what FlagScale stored for it
     encrypted: bool
-    quirks: tuple[Quirk, ...] = field(default=())
+
+    @property
+    def opaque(self) -> bool:
+        """True when only the names of encrypted files are known."""
+        return any(layer.role == "opaque" for layer in self.layers)
 
 
 def read_patches(found: PatchSet, key: RSAPrivateKey | None) -> dict[str, bytes]:
@@ -121,31 +133,34 @@ def plan_backend(
     context: Context, found: PatchSet, backend: Backend, device: Device, meta: Meta,
     quirks: list[Quirk],
 ) -> Planned:  # fmt: skip
-    opaque = found.encrypted and context.key is None
-    patches = {} if opaque else read_patches(found, context.key)
-    heads, errors = all_heads(patches)
-    raise_all(errors)
-    if not opaque:
-        _compare_labels(found, heads, quirks)
     wishes = context.wishes
-    pin = choose_pin(context.db, context.project.manifests, backend, meta, heads, wishes.pin,
-                     quirks, context.reporter, wishes.offline)  # fmt: skip
-    obtain(context.db, pin, reporter=context.reporter, offline=wishes.offline)
-    if opaque:
-        layers: tuple[NewLayer, ...] = (_opaque(context, found, device, pin),)
-        stored = Size(len(found.files), 0, 0)
+    if found.encrypted and context.key is None:
+        pin, version, layer = _opaque(context, found, backend, device, meta, quirks)
+        layers: tuple[NewLayer, ...] = (layer,)
+        stored = layer.size
     else:
+        patches = read_patches(found, context.key)
+        secret = secret_places(found)
+        heads, errors = all_heads(patches)
+        raise_all(damaged(errors, secret))
+        _compare_labels(found, heads, quirks)
+        pin = choose_pin(context.db, context.project.manifests, backend, meta, heads, wishes.pin,
+                         quirks, context.reporter, wishes.offline)  # fmt: skip
+        obtain(context.db, pin, reporter=context.reporter, offline=wishes.offline)
         common = _common(context, backend, pin, meta, quirks)
-        vendor = _apply(context.db, pin, common, patches, found.shown, quirks)
+        try:
+            vendor = _apply(context.db, pin, common, patches, found.shown, quirks)
+        except UniscaleError as error:
+            raise_all(damaged(error.findings(), secret))
+            raise
         check_ids(context.db, found, patches, vendor, quirks)
         layers = make_layers(context, device, pin, common, vendor, quirks, found.shown)
-        stored = measure(context.db, pin.tree, vendor)
+        stored, version = measure(context.db, pin.tree, vendor), pin.version
     return Planned(
-        found.shown, found.layout, backend, device, pin, layers,
+        found.shown, found.layout, backend, device, pin, version, layers,
         tasks_of(meta, context.history.tasks(found.device, context.project.manifests), backend,
                  quirks),
         contact_of(context, meta, "", quirks), meta.models, meta.commit, stored, found.encrypted,
-        tuple(quirks),
     )  # fmt: skip
 
 
@@ -211,6 +226,25 @@ def _apply(
         return tree
 
 
+def secret_places(found: PatchSet) -> set[str]:
+    """Where the encrypted patches are, as errors name them."""
+    return {
+        f"{found.shown}/{file.path.relative_to(found.folder).as_posix()}"
+        for file in found.files
+        if file.encrypted
+    }
+
+
+def damaged(errors: Sequence[UniscaleError], secret: set[str]) -> list[UniscaleError]:
+    """The errors; what was encrypted and is no patch inside was damaged or cut off."""
+    return [
+        changed(error.where)
+        if error.where in secret and error.slug in ("bad-patch", "no-patch")
+        else error
+        for error in errors
+    ]
+
+
 def check_ids(
     db: GitDb, found: PatchSet, patches: Mapping[str, bytes], tree: str, quirks: list[Quirk],
     *, only: bytes = b"",
@@ -221,11 +255,7 @@ def check_ids(
     somebody who cannot read it, or cut off: that is an error for each file.
     """
     files = db.list_tree(tree)
-    secret = {
-        f"{found.shown}/{file.path.relative_to(found.folder).as_posix()}"
-        for file in found.files
-        if file.encrypted
-    }
+    secret = secret_places(found)
     errors: list[UniscaleError] = []
     for where, patch in patches.items():
         inside = [h for h in all_heads({where: patch})[0] if h.path.startswith(only)]
@@ -251,7 +281,9 @@ def make_layers(
     return tuple(
         NewLayer(
             step.role,
-            layer_name(context, step.role, device, pin, step.base, step.result),
+            layer_name(
+                context, step.role, device, pin.backend, pin.version, step.base, step.result
+            ),
             step.base,
             step.result,
             step.size,
@@ -261,13 +293,33 @@ def make_layers(
     )
 
 
-def _opaque(context: Context, found: PatchSet, device: Device, pin: Pin) -> NewLayer:
+def _opaque(
+    context: Context, found: PatchSet, backend: Backend, device: Device, meta: Meta,
+    quirks: list[Quirk],
+) -> tuple[Pin | None, str, NewLayer]:  # fmt: skip
+    """The layer of a set that cannot be read; what it was made on need not be pinned."""
     from uniscale_build.flagscale_write import layer_name
 
-    top = patched_tree(context.db, pin, context.project.layers(pin, None))
-    name = layer_name(context, "opaque", device, pin, top, UNKNOWN)
-    if found.layout == "files":
-        files = tuple(file.label for file in found.files)
-    else:
-        files = tuple(file.path.name for file in found.files)
-    return NewLayer("opaque", name, top, UNKNOWN, Size(len(files), 0, 0), {}, files)
+    manifests, wishes = context.project.manifests, context.wishes
+    pin: Pin | None = None
+    version, top = (
+        plain_version(
+            said_of(meta.versions, manifests, backend, meta.where, "backends_version", [])
+            or said_of(meta.commits, manifests, backend, meta.where, "backends_commit", [])
+        ),
+        UNKNOWN,
+    )
+    try:
+        pin = choose_pin(context.db, manifests, backend, meta, (), wishes.pin, quirks,
+                         context.reporter, wishes.offline)  # fmt: skip
+    except ManifestError as error:
+        if wishes.pin is not None or not version:
+            raise
+        quirks.append(Quirk(error.what, error.where or meta.where))
+    if pin is not None:
+        obtain(context.db, pin, reporter=context.reporter, offline=wishes.offline)
+        version = pin.version
+        top = patched_tree(context.db, pin, context.project.layers(pin, None))
+    name = layer_name(context, "opaque", device, backend.name, version, top, UNKNOWN)
+    files = tuple(file.label if found.layout == "files" else file.path.name for file in found.files)
+    return pin, version, NewLayer("opaque", name, top, UNKNOWN, Size(len(files), 0, 0), {}, files)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from uniscale_build.errors import LayerError, SettingsError, UniscaleError
+from uniscale_build.errors import LayerError, SettingsError, UniscaleError, raise_all
 from uniscale_build.flagscale_base import choose_pin, measure
 from uniscale_build.flagscale_common import apply_all, find_commit, read_commit
 from uniscale_build.flagscale_layout import PatchSet
@@ -22,8 +22,10 @@ from uniscale_build.flagscale_plan import (
     Planned,
     check_ids,
     contact_of,
+    damaged,
     make_layers,
     read_patches,
+    secret_places,
 )
 from uniscale_build.gitdb import Entry, GitDb
 from uniscale_build.manifest import Backend, Device, Pin
@@ -45,11 +47,10 @@ def plan_whole(
         )
     patches = read_patches(found, context.key)
     heads, errors = all_heads(patches)
-    if errors:
-        raise errors[0]
+    raise_all(damaged(errors, secret_places(found)))
     folders = _subtrees(context, heads, found, quirks)
     return [
-        _plan_subtree(context, found, device, folder, backend, patches, heads, list(quirks))
+        _plan_subtree(context, found, device, folder, backend, patches, heads, quirks)
         for folder, backend in folders.items()
     ]
 
@@ -105,18 +106,19 @@ def _plan_subtree(
                     f"it was made on FlagScale's commit {found.base}, which this checkout does not "
                     "have: git fetch origin, and import again"
                 )
+        raise_all(damaged(error.findings(), secret_places(found)))
         raise
     check_ids(db, found, patches, whole, quirks, only=f"{folder}/".encode())
     vendor = db.subtree(whole, folder)
     mailed = next((m[1].decode("utf-8", "replace") for p in patches.values()
                    if (m := _FROM.search(p))), "")  # fmt: skip
     return Planned(
-        where, found.layout, backend, device, pin,
+        where, found.layout, backend, device, pin, pin.version,
         make_layers(context, device, pin, common, vendor, quirks, where),
         tasks_of(meta, context.history.tasks(found.device, context.project.manifests), backend,
                  quirks),
         contact_of(context, meta, mailed, quirks), (), found.base, measure(db, below, vendor),
-        found.encrypted, tuple(quirks),
+        found.encrypted,
     )  # fmt: skip
 
 

@@ -1,13 +1,14 @@
 """Writes what an import planned: new layers, then adaptations, all of it proven before.
 
-Only new files are made. The one thing that is ever replaced is an opaque layer (nothing but the
-names of encrypted files) by the layer that it stood for, once there is a key. A run that was killed
-leaves whole layers; the next run finds them and goes on.
+New files are made, and what waits for them is completed: an adaptation with ``status:
+needs-layers`` gets its layers, an opaque layer (nothing but the names of encrypted files) becomes
+the layer that it stood for once there is a key. Nothing else is ever replaced. A run that was
+killed leaves whole layers; the next run finds them and goes on.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,11 @@ from uniscale_build.layers import Layer, apply_layer, read_layer
 from uniscale_build.stack import Target, exclusive
 from uniscale_build.store import digest, disk_errors, write_atomic
 from uniscale_build.yamledit import scalar
+from uniscale_build.yamlfile import parse
 
 if TYPE_CHECKING:
     from uniscale_build.flagscale_plan import Context, NewLayer, Planned
-    from uniscale_build.manifest import Device, Pin
+    from uniscale_build.manifest import Device
     from uniscale_build.project import Project
 
 HOME = "https://github.com/FlagOpen/FlagScale"
@@ -42,7 +44,7 @@ def is_opaque(layer: Layer) -> bool:
 
 
 def layer_name(
-    context: Context, role: str, device: Device, pin: Pin, base: str, result: str
+    context: Context, role: str, device: Device, backend: str, version: str, base: str, result: str
 ) -> str:
     """The name for a new layer, or of the very layer when it is there already.
 
@@ -51,20 +53,20 @@ def layer_name(
     wishes = context.wishes
     given = wishes.common_layer if role == "common" else wishes.layer
     first = given or (slug(FLAGSCALE) if role == "common" else slug(device.name))
-    names = [first] if given or role != "common" else [first, f"{first}-{pin.version}"]
+    names = [first] if given or role != "common" else [first, f"{first}-{version}"]
     for name in names:
         check_name(name, what="layer", error=LayerError)
-        if context.taken.get((pin.backend, name), (base, result)) != (base, result):
+        if context.taken.get((backend, name), (base, result)) != (base, result):
             continue
-        there = _existing(context.project, pin.backend, name)
+        there = _existing(context.project, backend, name)
         same = there is None or (there.base, there.result) == (base, result)
         if same or (there is not None and is_opaque(there) and role == "vendor"):
-            context.taken[pin.backend, name] = (base, result)
+            context.taken[backend, name] = (base, result)
             return name
     option = "--common-layer" if role == "common" else "--layer"
     raise LayerError(
         f'there is another layer "{names[-1]}" already',
-        where=f"patches/{pin.backend}/{names[-1]}",
+        where=f"patches/{backend}/{names[-1]}",
         hint=f"{option} NAME gives the new one another name",
         slug="layer-exists",
     )
@@ -94,22 +96,69 @@ def layer_yaml(planned: Planned, layer: NewLayer) -> bytes:
     return text
 
 
-def adaptation_yaml(planned: Planned, names: Sequence[str]) -> bytes:
-    """The text of the adaptation's manifest with ``names`` as its layers."""
-    version, readable = planned.pin.version, "opaque" not in [x.role for x in planned.layers]
-    applied = f"the layers apply to {planned.backend.name} {version}; nothing was built or run"
+def _facts(planned: Planned) -> dict[str, list[str]]:
+    """What the import knows of an adaptation: each key of its manifest with its lines."""
+    names = [layer.name for layer in planned.layers]
+    facts = {
+        "pin": [f"pin: {scalar(planned.version)}"],
+        "layers": ["layers:", *(f"  - {scalar(name)}" for name in names)] if names else [],
+        "status": [],
+        "missing": [],
+        "commit": [],
+    }
+    if planned.opaque:
+        text = f"the layer {names[-1]} is encrypted: {planned.layers[-1].size.files} files by name"
+        facts |= {"status": ["status: needs-layers"], "missing": [f"missing: {scalar(text)}"]}
+    return facts
+
+
+def adaptation_yaml(planned: Planned) -> bytes:
+    """The text of a new adaptation's manifest."""
+    applied = f"{planned.backend.name} {planned.version}; nothing was built or run"
+    models = ["models:", *(f"  - {scalar(model)}" for model in planned.models)]
     lines = [
         f"# Imported from FlagScale's {planned.source}.",
         f"backend: {scalar(planned.backend.name)}",
         f"device: {scalar(planned.device.name)}",
-        f"pin: {scalar(version)}",
-        *(["layers:", *(f"  - {scalar(name)}" for name in names)] if names else ["layers: []"]),
-        f"tasks: [{', '.join(planned.tasks)}]",
+        *(line for block in _facts(planned).values() for line in block),
+        "tasks:",
+        *(f"  - {task}" for task in planned.tasks),
+        *(models if planned.models else ()),
         f"contact: {scalar(planned.contact)}",
-        "verified:",
-        f"  imported: {scalar(applied if readable else 'by the names of encrypted files alone')}",
+        *(() if planned.opaque else ("verified:", f"  applied: {scalar(applied)}")),
     ]
-    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def completed_yaml(raw: bytes, planned: Planned, name: str) -> bytes:
+    """``raw``, an adaptation that waits for layers, with the pin and layers of the import.
+
+    Everything else in it stays. `ManifestError` when it cannot be edited safely.
+    """
+    facts = _facts(planned)
+    lines, skipping, told = [], False, False
+    for line in raw.decode("utf-8-sig").splitlines():
+        if line[:1] not in ("", " ", "\t", "#", "-"):
+            skipping = line.split(":")[0].strip("\"' ") in facts
+            if skipping and not told:
+                lines += [new for block in facts.values() for new in block]
+                told = True
+        if not skipping:
+            lines.append(line)
+    made = ("\n".join(lines) + "\n").encode()
+    before, after = parse(raw, name).plain(), None
+    with contextlib.suppress(UniscaleError):  # compared below
+        after = parse(made, name).plain()
+    new = parse("\n".join(x for block in facts.values() for x in block).encode(), name).plain()
+    kept = {k: v for k, v in before.items() if k not in facts} if isinstance(before, dict) else {}
+    if not isinstance(new, dict) or after != {**kept, **new}:
+        raise ManifestError(
+            "cannot be edited without risk to what is written there",
+            where=name,
+            hint="take its status out and set:\n" + "\n".join(x for b in facts.values() for x in b),
+            slug="edit-by-hand",
+        )
+    return made
 
 
 @dataclass(frozen=True)
@@ -202,44 +251,44 @@ def _layer_jobs(project: Project, planned: Planned) -> list[_Job]:
 def _adaptation_job(project: Project, planned: Planned) -> _Job:
     shown = f"manifests/adaptations/{planned.device.name}/{planned.backend.name}.yaml"
     target = project.root / shown
-    names = [layer.name for layer in planned.layers]
-    data = adaptation_yaml(planned, names)
-    state = "new"
-    if target.exists():
-        there = target.read_bytes()
-        opaque = dataclasses.replace(
-            planned,
-            layers=tuple(dataclasses.replace(x, role="opaque") for x in planned.layers[-1:]),
-        )
-        if there == data:
-            state = "present"
-        elif there == adaptation_yaml(opaque, names[-1:]):
-            state = "replace"
-        else:
-            raise ManifestError(
-                "is there already and says something else",
-                where=shown,
-                hint=f"nothing is overwritten; its layers would be: {', '.join(names)} on pin "
-                f"{planned.pin.version}",
-                slug="adaptation-exists",
-            )
-    return _Job(target, shown, state, planned, None, data)
+    known = project.manifests.adaptations.get((planned.backend.name, planned.device.name))
+    if known is None:
+        return _Job(target, shown, "new", planned, None, adaptation_yaml(planned))
+    names = tuple(layer.name for layer in planned.layers)
+    if not known.ready:
+        old = target.read_bytes()
+        data = completed_yaml(old, planned, shown)
+        return _Job(target, shown, "present" if data == old else "replace", planned, None, data)
+    if (known.pin, known.layers) == (planned.version, names):
+        return _Job(target, shown, "present", planned, None, b"")
+    raise ManifestError(
+        "is there already and says something else",
+        where=shown,
+        hint=f"nothing is overwritten; its layers would be: {', '.join(names) or 'none'} on pin "
+        f"{planned.version}",
+        slug="adaptation-exists",
+    )
 
 
 def _put_all(context: Context, jobs: Sequence[_Job]) -> None:
-    """The layers of each backend together, all or nothing; then the adaptations that name them."""
-    by_backend: dict[str, list[tuple[_Job, NewLayer]]] = {}
+    """The layers and adaptations of each backend together: all or nothing."""
+    by_backend: dict[str, list[_Job]] = {}
     for job in jobs:
-        if job.layer is not None:
-            by_backend.setdefault(job.planned.backend.name, []).append((job, job.layer))
+        by_backend.setdefault(job.planned.backend.name, []).append(job)
     for group in by_backend.values():
-        target = Target(context.project, group[0][0].planned.pin, None)
+        target = Target(context.project, group[0].planned.backend.pins[0], None)
         target.home.mkdir(parents=True, exist_ok=True)
         with exclusive(target, context.db.store, context.reporter):
-            for job, layer in group:
+            layers = [(job, job.layer) for job in group if job.layer is not None]
+            for job, layer in layers:
                 write_folder(swap.staged(target.home, layer.name), layer.members, job.data)
-            swap.commit(target.home, [layer.name for _, layer in group])
-    for job in jobs:
-        if job.layer is None:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(job.target, job.data)
+            edits = [
+                swap.Edit(job.target, job.target.read_bytes(), job.data)
+                for job in group
+                if job.layer is None and job.state == "replace"
+            ]
+            swap.commit(target.home, [layer.name for _, layer in layers], *edits)
+        for job in group:
+            if job.layer is None and job.state == "new":
+                job.target.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(job.target, job.data)

@@ -112,7 +112,7 @@ def _as_json(item: Planned) -> dict[str, object]:
         "layout": item.layout,
         "backend": item.backend.name,
         "device": item.device.name,
-        "pin": item.pin.version,
+        "pin": item.version,
         "tasks": list(item.tasks),
         "contact": item.contact,
         "encrypted": item.encrypted,
@@ -136,7 +136,7 @@ def _print_import(
     plans: list[Planned], quirks: list[Quirk], outcome: Outcome, dry_run: bool
 ) -> None:
     for item in plans:
-        what = f"{item.backend.name} {item.pin.version} on {item.device.name}"
+        what = f"{item.backend.name} {item.version} on {item.device.name}"
         size = f"{item.stored.files} files, {item.stored.lines} lines"
         print(f"{item.source} ({item.layout}): {what}, {size}")
         for layer in item.layers:
