@@ -96,6 +96,24 @@ def devices_list(json: Json = False, verbose: Verbose = False) -> None:
         print(f"    {needs}; chips by {item.visible or 'a variable that nobody found'}")
 
 
+@devices.command("schema")
+def devices_schema(
+    check: Annotated[bool, typer.Option("--check", help="Only compare; write nothing.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write the JSON Schemas of the manifests, for editors, from what reads them."""
+    from uniscale_build import schema
+    from uniscale_build.errors import raise_all
+    from uniscale_build.project import find_project
+
+    folder = find_project().root / "manifests" / "schema"
+    if check:
+        raise_all(schema.stale(folder))
+        return
+    for name in schema.write(folder):
+        print(f"wrote manifests/schema/{name}")
+
+
 def matrix(
     backend: Annotated[str | None, _BACKEND] = None,
     device: Device = None,
