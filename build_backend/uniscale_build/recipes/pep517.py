@@ -109,6 +109,8 @@ def finish(item: BackendPlan, prefix: Path, tag: str) -> None:
 def with_requirements(metadata: str, requires: Sequence[str]) -> str:
     """The text of METADATA with ``requires`` in place of its requirements, at the same place."""
     head, gap, body = metadata.partition("\n\n")
+    if not gap:  # no description follows the fields
+        head, gap = head.rstrip("\n"), "\n"
     lines = head.split("\n")
     at = next((n for n, line in enumerate(lines) if line.startswith("Requires-Dist:")), len(lines))
     kept = lines[:at]
