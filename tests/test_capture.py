@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from uniscale_build.layers import read_layer
 
-from tests.conftest import MakeProject
-from tests.upstreams import LINES, UPSTREAM, Lab, git, snapshot
+from tests.conftest import Grow, MakeProject
+from tests.upstreams import LINES, UPSTREAM, Lab, git, make_lab, snapshot
 
 
 def edit(lab: Lab, name: str, data: bytes, device: str | None = None) -> None:
@@ -28,10 +28,8 @@ def replace_line(lab: Lab, number: int, text: bytes, device: str | None = None) 
     path.write_bytes(b"".join(lines))
 
 
-@pytest.fixture
-def stacked(make_project: MakeProject) -> Lab:
-    """A common layer (line 3, common.py), a device's layer (line 20, acme.py) on top."""
-    lab = make_project(devices=("acme", "bolt"))
+def _stacked(base: Path) -> Lab:
+    lab = make_lab(base, UPSTREAM, devices=("acme", "bolt"))
     lab.unpatch()
     replace_line(lab, 3, b"common")
     edit(lab, "common.py", b"common = 1\n")
@@ -41,6 +39,12 @@ def stacked(make_project: MakeProject) -> Lab:
     edit(lab, "acme.py", b"acme = 1\n", "acme")
     lab.new_layer("acme-kernels", device="acme")
     return lab
+
+
+@pytest.fixture
+def stacked(grow: Grow) -> Lab:
+    """A common layer (line 3, common.py), a device's layer (line 20, acme.py) on top."""
+    return grow("stacked", _stacked)
 
 
 def names(folder: Path) -> list[str]:
@@ -256,8 +260,7 @@ CANNOT: dict[str, tuple[Callable[[Path], object], int, str]] = {
 
 @pytest.mark.parametrize("kind", CANNOT)
 def test_what_a_layer_cannot_keep(kind: str, make_project: MakeProject) -> None:
-    lab = make_project()
-    lab.unpatch()
+    lab = make_project(unpatched=True)
     make, code, said = CANNOT[kind]
     make(lab.place())
     before = snapshot(lab.root, skip=("objects",))
@@ -286,8 +289,7 @@ def test_ignored_files_are_named_and_can_be_forced(make_project: MakeProject) ->
 
 
 def test_what_the_users_git_ignores_is_ignored(make_project: MakeProject) -> None:
-    lab = make_project()
-    lab.unpatch()
+    lab = make_project(unpatched=True)
     Path(os.environ["HOME"], ".config/git").mkdir(parents=True)
     Path(os.environ["HOME"], ".config/git/ignore").write_text(".idea/\n")
     edit(lab, ".idea/workspace.xml", b"x\n")
@@ -349,8 +351,7 @@ def test_comments_in_layer_yaml_stay(stacked: Lab) -> None:
 
 def test_manifest_that_cannot_be_edited_safely(make_project: MakeProject) -> None:
     """The layer is written, and a sentence says what to add where."""
-    lab = make_project()
-    lab.unpatch()
+    lab = make_project(unpatched=True)
     edit(lab, "a.py", b"x\n")
     lab.new_layer("a")
     edit(lab, "n.py", b"x\n")
@@ -368,8 +369,7 @@ def test_manifest_that_cannot_be_edited_safely(make_project: MakeProject) -> Non
 
 def test_list_of_layers_made_in_the_manifest(make_project: MakeProject) -> None:
     """Without a list, with an empty one, in blocks or in brackets."""
-    lab = make_project()
-    lab.unpatch()
+    lab = make_project(unpatched=True)
     manifest = lab.root / "manifests/backends/demo.yaml"
     forms = (
         ("    layers: []  # common to all devices\n", "", "\n    layers: [n0]\n"),

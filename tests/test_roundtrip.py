@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from uniscale_build.store import Store
 
+from tests.conftest import MakeProject
 from tests.edits import EDITS, ODD_UPSTREAM
-from tests.upstreams import Lab, git, make_lab, snapshot
-
-
-@pytest.fixture(scope="module")
-def unpatched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project whose tree is in place; tests work on copies."""
-    base = tmp_path_factory.mktemp("unpatched")
-    with pytest.MonkeyPatch.context() as patch:
-        lab = make_lab(base, ODD_UPSTREAM)
-        enter(patch, base)
-        lab.unpatch()
-    yield base
-
-
-def enter(patch: pytest.MonkeyPatch, base: Path) -> None:
-    """Work in the project below ``base``, with a home folder of its own."""
-    for name in ("GIT_CONFIG_GLOBAL", "XDG_CONFIG_HOME", "UNISCALE_MANIFESTS"):
-        patch.delenv(name, raising=False)
-    patch.setenv("HOME", str(base))
-    patch.setenv("UNISCALE_PROJECT", str(base / "project"))
-    patch.setenv("UNISCALE_CACHE", str(base / "cache"))
-    patch.chdir(base / "project")
+from tests.upstreams import Lab, git, snapshot
 
 
 @pytest.fixture
-def lab(unpatched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """A copy of the project, with its tree in place."""
-    base = tmp_path / "copy"
-    shutil.copytree(unpatched, base, symlinks=True)
-    enter(monkeypatch, base)
-    return Lab(base / "project", Store(base / "cache"), base / "upstream")
+def lab(make_project: MakeProject) -> Lab:
+    """A project around an upstream with odd files, its tree in place."""
+    return make_project(ODD_UPSTREAM, unpatched=True)
 
 
 def times(root: Path) -> dict[str, int]:

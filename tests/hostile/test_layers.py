@@ -48,8 +48,7 @@ def sentinel(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_refused(row: Row, make_project: MakeProject, sentinel: Path) -> None:
-    lab = make_project()
-    lab.unpatch()
+    lab = make_project(unpatched=True)
     plant(lab, row)
     before = snapshot(sentinel, skip=("cache", ".git"))
     kept, work = refs(lab), lab.work_tree()
@@ -66,8 +65,7 @@ def test_refused(row: Row, make_project: MakeProject, sentinel: Path) -> None:
 
 def test_a_good_patch_with_the_same_frame_applies(make_project: MakeProject) -> None:
     """The rows fail for what is wrong with them, not for their frame."""
-    lab = make_project()
-    lab.unpatch()
+    lab = make_project(unpatched=True)
     (lab.place() / "notes.txt").write_bytes(b"one\nzwei\nthree")
     want = lab.work_tree()
     lab.unpatch("--discard")

@@ -257,3 +257,16 @@ def make_lab(
         path.write_text(text)
     (lab.root / "patches").mkdir()
     return lab
+
+
+def copy_lab(lab: Lab, base: Path) -> Lab:
+    """The same project, cache and upstream below ``base``."""
+    base.mkdir(exist_ok=True)
+    for path in (lab.root, lab.store.root, lab.upstream):
+        if path.exists():
+            shutil.copytree(path, base / path.name, symlinks=True)
+    copy = Lab(base / lab.root.name, Store(base / lab.store.root.name), base / lab.upstream.name)
+    for manifest in (copy.root / "manifests/backends").glob("*.yaml"):
+        text = manifest.read_text()
+        manifest.write_text(text.replace(str(lab.upstream), str(copy.upstream)))
+    return copy
