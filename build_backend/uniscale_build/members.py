@@ -67,8 +67,9 @@ def check_names(names: Iterable[str], *, what: str) -> list[UniscaleError]:
             errors.append(_refused(f"{name!r} cannot be in a {what}: {problem}"))
             continue
         key = _folded(name)
-        other = folded.setdefault(key, name)
-        if other is name:
+        other = folded.get(key)
+        if other is None:
+            folded[key] = name
             continue
         difference = "twice" if other == name else f"and {other!r}: they differ by case only"
         errors.append(_refused(f"{name!r} is in the {what} {difference}", "duplicate-name"))

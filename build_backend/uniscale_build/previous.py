@@ -1,7 +1,8 @@
 """The wheel that was written before: its compressed members, found by what they hold.
 
 Copying them is allowed only where it gives the bytes that compressing would: the wheel must have
-been written by a codec of the same identity, and its bytes must be what they were.
+been written by a codec of the same identity, and be what it was then, byte for byte. A wheel that
+another tool packed anew keeps our WHEEL file; only its digest tells.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +55,11 @@ class Packed:
 class Previous:
     """An open wheel to copy from; close it, or use it in a ``with`` statement."""
 
-    def __init__(self, path: Path, codec: Codec, sha256: str | None = None) -> None:
+    def __init__(self, path: Path, codec: Codec, sha256: str) -> None:
         """Open ``path``; `reason` is set, and nothing is found in it, when it is of no use.
 
-        With ``sha256``, the digest that the whole file had when it was written, members are
-        given out unseen, and `is_intact` must be asked before what was made of them is used.
-        Without, each member is unpacked before it is given out.
+        ``sha256`` is what the whole file had when it was written. Members are given out before it
+        is compared: `is_intact` must be asked before what was made of them is used.
         """
         self.reason: str | None = None
         self._by_digest: dict[str, zipfile.ZipInfo] = {}
@@ -119,8 +118,6 @@ class Previous:
 
     def is_intact(self) -> bool:
         """True when every byte is what it was when the wheel was written."""
-        if self._sha256 is None:
-            return True  # each member was looked at
         value, at = hashlib.sha256(), 0
         while data := os.pread(self._handle, BLOCK, at):
             value.update(data)
@@ -132,7 +129,7 @@ class Previous:
         return size in self._sizes
 
     def find(self, sha256: str, size: int) -> Packed | None:
-        """The member with that content, its compressed bytes as good as `Previous` says."""
+        """The member with that content; None when there is none."""
         info = self._by_digest.get(sha256)
         if info is None or info.file_size != size:
             return None
@@ -143,38 +140,6 @@ class Previous:
         start = info.header_offset + 30 + name_length + extra_length
         if start + info.compress_size > os.fstat(self._handle).st_size:
             return None
-        found = Packed(
+        return Packed(
             sha256, info.CRC, size, info.compress_size, info.compress_type, self._handle, start
         )
-        return found if self._sha256 is not None or _unpacks(found) else None
-
-
-def _unpacks(packed: Packed) -> bool:
-    """True when the compressed bytes unpack to exactly what they are said to be."""
-    value, crc, left = hashlib.sha256(), 0, packed.size
-    try:
-        for data in _unpacked(packed):
-            left -= len(data)
-            if left < 0:
-                return False
-            value.update(data)
-            crc = zlib.crc32(data, crc)
-    except (zlib.error, OSError):
-        return False
-    return left == 0 and crc == packed.crc and value.hexdigest() == packed.sha256
-
-
-def _unpacked(packed: Packed) -> Iterator[bytes | memoryview]:
-    """The content in pieces of one block at most, whatever the compressed bytes claim."""
-    if packed.method == STORED:
-        yield from packed.chunks()
-        return
-    inflate = zlib.decompressobj(-15)
-    for chunk in packed.chunks():
-        data = inflate.decompress(chunk, BLOCK)
-        yield data
-        while inflate.unconsumed_tail or len(data) == BLOCK:
-            data = inflate.decompress(inflate.unconsumed_tail, BLOCK)
-            yield data
-    if not inflate.eof or inflate.unused_data:
-        raise zlib.error("the stream does not end where it should")

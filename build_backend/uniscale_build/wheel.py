@@ -83,8 +83,8 @@ def write_wheel(
     ``metadata`` is the text of METADATA and must be valid and of that name and version.
     ``dist_info_extra`` are further files of the dist-info, named relative to it
     (``sboms/uniscale.cdx.json``). ``compression`` is ``store``, ``fast``, ``default`` or ``best``.
-    ``previous`` is a wheel to copy unchanged members from, the one that is replaced included;
-    with ``previous_sha256``, its digest when it was written, that costs next to nothing.
+    ``previous`` is a wheel to copy unchanged members from, the one that is replaced included, and
+    ``previous_sha256`` its digest when we wrote it: without that, nothing is copied.
     ``epoch`` dates the members. ``threads`` defaults to the cores of this process.
 
     `WheelError` (all at once) for names that no wheel may hold, members that are no regular
@@ -253,6 +253,10 @@ def _previous(
 ) -> Iterator[Previous | None]:
     """The previous wheel, when there is one of use; why not is told."""
     if path is None or not path.exists():
+        yield None
+        return
+    if sha256 is None:
+        reporter.note(f"nothing is copied from {path.name}: its digest is not known")
         yield None
         return
     with Previous(path, chosen, sha256) as found:
