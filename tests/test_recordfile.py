@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uniscale_build.recordfile import Row, parse, render
 
-NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30)
+# Names with control characters are refused before they get here.
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 DIGESTS = st.binary(max_size=4).map(lambda data: hashlib.sha256(data).hexdigest())
 ROWS = st.dictionaries(NAMES.filter(lambda name: name != "RECORD"),
                        st.tuples(DIGESTS, st.integers(0, 2**40)), max_size=6)  # fmt: skip
