@@ -261,10 +261,11 @@ def _read(
     item = read(fields, shown)
     if isinstance(item, Adaptation):
         name, file = f"{item.device}/{item.backend}", f"{path.parent.name}/{path.stem}"
+        key = "device" if item.device != path.parent.name else "backend"
     else:
         name, file = item.name, path.stem
+        key = "backend" if isinstance(item, Backend) else "device"
     if name != file:
-        key = "backend" if isinstance(item, (Backend, Adaptation)) else "device"
         raise ManifestError(
             f"names {name!r}, but its file is called {file!r}", where=item.at(key), slug="file-name"
         )

@@ -120,39 +120,42 @@ def _fault(device: Device, what: str, slug: str, hint: str = "") -> ToolchainErr
 def _roots(
     device: Device, sdk: devices.Sdk, env: Mapping[str, str], errors: list[UniscaleError]
 ) -> dict[str, str]:
-    """Variable (or, where the vendor has none, default) → folder that is there."""
+    """Variable (or, where the vendor has none, default) → folder that is there and whole."""
     found: dict[str, str] = {}
-    given = {root.variable: env[root.variable] for root in sdk.roots if env.get(root.variable)}
+    checked: set[str] = set()
     for root in sdk.roots:
-        # "{MUSA_HOME}" says that two variables name one folder: the one that is set counts.
-        twins = [r.variable for r in sdk.roots if r.default == f"{{{root.variable}}}"]
-        path = given.get(root.variable) or next((given[t] for t in twins if t in given), "")
-        if path:
-            error = _check_root(device, root, path)
+        variable, path = _candidate(root, sdk, env, found)
+        if not path:
+            continue
+        if path not in checked:
+            checked.add(path)
+            error = _check_root(device, root, variable, path)
             if error is not None:
                 errors.append(error)
-            found[root.variable] = path
-            continue
-        try:
-            path = root.default.format_map(found)
-        except (KeyError, ValueError, IndexError):
-            continue  # it lies in a root that was not found, which is told already
-        path = (sorted(glob.glob(path)) or [path])[-1]
-        if not Path(path).is_dir() and not found:
-            path = _beside_compiler(sdk, env) or path
-        if not path or not Path(path).is_dir():
-            if root.default or root.holds:
-                shown = path or f"{root.variable} is not set"
-                hint = f"{how_to_install(device)}; elsewhere? set {root.variable}"
-                errors.append(
-                    _fault(device, f"is not installed ({shown} is not there)", "no-sdk",
-                           hint if root.variable else "")
-                )  # fmt: skip
-            continue
-        if error := _check_root(device, root, path):
-            errors.append(error)
+                continue
+        elif path not in found.values():
+            continue  # what is wrong with it is told already
         found[root.variable or path] = path
     return found
+
+
+def _candidate(
+    root: Root, sdk: devices.Sdk, env: Mapping[str, str], found: Mapping[str, str]
+) -> tuple[str, str]:
+    """The variable that names the folder ("" for the default), and the folder ("" for none)."""
+    # "{MUSA_HOME}" says that two variables name one folder: the one that is set counts.
+    twins = [other.variable for other in sdk.roots if other.default == f"{{{root.variable}}}"]
+    for variable in (root.variable, *twins):
+        if variable and env.get(variable):
+            return variable, env[variable]
+    try:
+        path = root.default.format_map(found)
+    except (KeyError, ValueError, IndexError):
+        return "", ""  # it lies in a root that was not found, which is told already
+    path = (sorted(glob.glob(path)) or [path])[-1]
+    if not Path(path).is_dir() and not found:
+        path = _beside_compiler(sdk, env) or path
+    return "", path
 
 
 def _beside_compiler(sdk: devices.Sdk, env: Mapping[str, str]) -> str:
@@ -163,11 +166,15 @@ def _beside_compiler(sdk: devices.Sdk, env: Mapping[str, str]) -> str:
     return str(Path(path).resolve().parent.parent) if path else ""
 
 
-def _check_root(device: Device, root: Root, path: str) -> ToolchainError | None:
-    named = f"{root.variable}={path}" if root.variable else path
+def _check_root(device: Device, root: Root, variable: str, path: str) -> ToolchainError | None:
+    named = f"{variable}={path}" if variable else path
     if not Path(path).is_dir():
-        return _fault(device, f"{named} is no folder", "no-sdk",
-                      f"set {root.variable} to where the SDK is, or unset it")  # fmt: skip
+        if variable:
+            return _fault(device, f"{named} is no folder", "no-sdk",
+                          f"set {variable} to where the SDK is, or unset it")  # fmt: skip
+        elsewhere = f"; elsewhere? set {root.variable}" if root.variable else ""
+        return _fault(device, f"is not installed ({path} is not there)", "no-sdk",
+                      f"{how_to_install(device)}{elsewhere}")  # fmt: skip
     if not any(Path(path).iterdir()):
         return _fault(device, f"{named} is an empty folder", "empty-sdk")
     missing = [name for name in root.holds if not Path(path, name).exists()]

@@ -119,6 +119,11 @@ def _convert(node: yaml.Node, name: str, errors: list[UniscaleError]) -> Value:
     import yaml
 
     line = node.start_mark.line + 1
+    if node.tag not in _TAGS:
+        errors.append(
+            ManifestError(f"the tag {node.tag} is not used here", where=f"{name}:{line}",
+                          slug="yaml-tag")
+        )  # fmt: skip
     if isinstance(node, yaml.SequenceNode):
         return Value([_convert(item, name, errors) for item in node.value], name, line)
     if isinstance(node, yaml.MappingNode):
@@ -141,18 +146,14 @@ def _convert(node: yaml.Node, name: str, errors: list[UniscaleError]) -> Value:
             else:
                 found[word] = _convert(item, name, errors)
         return Value(found, name, line)
-    if node.tag not in _SCALAR_TAGS:
-        errors.append(
-            ManifestError(f"the tag {node.tag} is not used here", where=f"{name}:{line}",
-                          slug="yaml-tag")
-        )  # fmt: skip
     quoted = isinstance(node, yaml.ScalarNode) and node.style in ("'", '"', "|", ">")
     empty = not quoted and node.value in ("", "~", "null")
     return Value(None if empty else str(node.value), name, line, quoted)
 
 
-_SCALAR_TAGS = frozenset(
-    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp")
+_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "map", "seq")
 )
 
 
