@@ -191,6 +191,8 @@ class Fields:
         if not isinstance(value.data, str):
             self.fail(value, f'"{key}" must be text')
             return default or ""
+        if default is None and not value.data.strip():
+            self.fail(value, f'"{key}" is empty', slug="missing-key")
         return value.data
 
     def maybe(self, key: str) -> str | None:
