@@ -94,6 +94,41 @@ def test_a_name_that_is_opened_at_run_time_can_be_kept(tmp_path: Path) -> None:
 
 
 @needs_cc
+def test_python_modules_are_never_taken_for_each_other(tmp_path: Path) -> None:
+    root = tmp_path / "installed"
+    for name in ("a.abi3.so", "pkg/one.cpython-311-x86_64-linux-gnu.so", "libplain.so"):
+        library(root / name, None)
+    shutil.copy(root / "a.abi3.so", root / "b.abi3.so")
+    shutil.copy(root / "libplain.so", root / "libother.so")
+    (root / "c.abi3.so").symlink_to("a.abi3.so")
+    library(root / "fast.so", "fast.so", source="void *PyInit_fast(void){return 0;}")
+    (root / "faster.so").symlink_to("fast.so")
+    made = make(root, tmp_path / "prefix")
+    assert made.files == ("a.abi3.so", "b.abi3.so", "c.abi3.so", "fast.so", "faster.so", "libother.so",
+                          "libplain.so", "pkg/one.cpython-311-x86_64-linux-gnu.so")  # fmt: skip
+    assert made.aliases == ()
+
+
+@needs_cc
+def test_a_link_of_another_name_is_an_alias_too(tmp_path: Path) -> None:
+    root = tree(tmp_path / "installed")
+    (root / "lib/libhello.so.3").symlink_to("libgreet.so.1.2.3")
+    made = make(root, tmp_path / "prefix")
+    assert made.files == ("bin/hello", "lib/libgreet.so.1")
+    assert "lib/libhello.so.3" in {alias.name for alias in made.aliases}
+
+
+@needs_cc
+def test_two_builds_of_one_library_side_by_side_are_refused(tmp_path: Path) -> None:
+    root = tree(tmp_path / "installed")
+    for name in ("libgreet.so", "libgreet.so.1"):
+        (root / "lib" / name).unlink()
+    library(root / "lib/libgreet.so.1.1.0", "libgreet.so.1", source="int greet(void){return 1;}")
+    found = refused(root, tmp_path / "prefix")
+    assert "several libraries have the SONAME" in found["library-names"].what
+
+
+@needs_cc
 def test_one_library_wanted_under_two_names_is_refused(tmp_path: Path) -> None:
     root = tree(tmp_path / "installed")
     found = refused(root, tmp_path / "prefix", dlopen=frozenset({"libgreet.so"}))

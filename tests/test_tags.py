@@ -14,7 +14,7 @@ import pytest
 from uniscale_build import elf
 from uniscale_build.elf import Elf
 from uniscale_build.errors import Problems, WheelError
-from uniscale_build.tags import manylinux_step, version_step, wheel_tag
+from uniscale_build.tags import declared_abi3, manylinux_step, version_step, wheel_tag
 from uniscale_build.wheel import Member, write_wheel
 
 from .elfs import build, library, needs_cc, needs_cxx
@@ -117,6 +117,14 @@ def test_everything_wrong_is_told_at_once() -> None:
     assert set(told) == {"unknown-library", "mixed-machines", "mixed-pythons", "unknown-abi"}
     assert "bin/one and 1 more" in (told["unknown-library"].where or "")
     assert "aarch64 (bin/two)" in told["mixed-machines"].what
+
+
+def test_the_limited_api_that_upstream_declares(tmp_path: Path) -> None:
+    assert declared_abi3(tmp_path) is None
+    for name, tag in (("a", "cp38-abi3-linux_x86_64"), ("b", "cp310-abi3-any"), ("c", "py3-none")):
+        (tmp_path / f"{name}-1.dist-info").mkdir()
+        (tmp_path / f"{name}-1.dist-info/WHEEL").write_text(f"Wheel-Version: 1.0\nTag: {tag}\n")
+    assert declared_abi3(tmp_path) == "cp310"
 
 
 def test_a_limited_api_is_written_like_a_tag() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,8 @@ from uniscale_build.errors import UniscaleError, WheelError
 from uniscale_build.recordfile import file_sha256
 from uniscale_build.tags import is_system, unknown_library
 
+# A Python module's name has the ABI that it was built for.
+_MODULE = re.compile(r"\.(?:cpython-|abi3|pypy|graalpy)[^.]*\.so$")
 _ORIGIN = ("$ORIGIN", "${ORIGIN}")
 
 
@@ -61,6 +64,15 @@ def dedupe(
             names.update({entry.name: entry.name for entry in group})
             continue
         kept, source = _kept_name(group, needed, present, dlopen, errors)
+        if kept in names.values():
+            errors.append(
+                WheelError(
+                    f"several libraries have the SONAME of {kept}, and none has the name",
+                    where=source.name,
+                    hint="did an older build's file stay in the install folder?",
+                    slug="library-names",
+                )
+            )
         names[source.name] = kept
         dropped.update({entry.name: kept for entry in group if entry is not source})
         if source.name != kept:
@@ -100,27 +112,49 @@ def check(
 
 
 def _is_library(entry: Candidate) -> bool:
+    """True for what is found by a library's names; Python finds its modules by their own."""
+    base = PurePosixPath(entry.name).name
     if entry.elf is None or entry.elf.is_executable:
         return False
-    return entry.elf.soname is not None or ".so" in PurePosixPath(entry.name).suffixes
+    if entry.elf.python_module or _MODULE.search(base):
+        return False
+    return entry.elf.soname is not None or ".so" in PurePosixPath(base).suffixes
+
+
+def _soname(entry: Candidate) -> str | None:
+    return entry.elf.soname if entry.elf is not None else None
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).name.split(".so", 1)[0]
 
 
 def _groups(found: Sequence[Candidate]) -> list[list[Candidate]]:
-    """``found`` grouped: names in one folder for one file, or for equal copies of one library."""
+    """``found`` grouped: names in one folder for one library, or for equal copies of it.
+
+    Copies are taken for one library when they have one SONAME and one stem (``libX`` of
+    ``libX.so.1``); links also when their stem is another, unless there is no SONAME to go by.
+    """
     groups: dict[object, list[Candidate]] = {}
-    alike: dict[tuple[str, str | None, int], list[Candidate]] = {}
+    alike: dict[object, list[Candidate]] = {}
     for entry in found:
         if entry.elf is None or not _is_library(entry):
             groups[entry.name] = [entry]
             continue
-        key = (posixpath.dirname(entry.name), entry.elf.soname, entry.real.stat().st_size)
-        alike.setdefault(key, []).append(entry)
-    for key, entries in alike.items():
-        files = {entry.real for entry in entries}
-        # One folder, SONAME and size, and several files: copies in place of links, perhaps.
-        digests = {real: file_sha256(real) for real in files} if len(files) > 1 else {}
+        folder, size = posixpath.dirname(entry.name), entry.real.stat().st_size
+        alike.setdefault((folder, entry.elf.soname, _stem(entry.name), size), []).append(entry)
+    same: dict[tuple[str, Path], Path] = {}
+    for entries in alike.values():
+        folder, files = posixpath.dirname(entries[0].name), sorted({e.real for e in entries})
+        first: dict[str, Path] = {}
+        for real in files:
+            key = file_sha256(real) if len(files) > 1 and _soname(entries[0]) else str(real)
+            same.setdefault((folder, real), first.setdefault(key, real))
+    for entries in alike.values():
         for entry in entries:
-            groups.setdefault((key, digests.get(entry.real)), []).append(entry)
+            folder = posixpath.dirname(entry.name)
+            stem = "" if _soname(entry) else _stem(entry.name)
+            groups.setdefault((folder, same[folder, entry.real], stem), []).append(entry)
     return list(groups.values())
 
 
@@ -134,7 +168,7 @@ def _kept_name(
     """The name to keep a library under, and the candidate to take its bytes from."""
     folder = posixpath.dirname(group[0].name)
     by_base = {PurePosixPath(entry.name).name: entry for entry in group}
-    soname = group[0].elf.soname if group[0].elf else None
+    soname = _soname(group[0])
     wanted = {
         base for base, entry in by_base.items()
         if base in needed or base in dlopen or entry.name in dlopen

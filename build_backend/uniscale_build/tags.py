@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from uniscale_build.elf import HOST_MACHINES, Elf
 from uniscale_build.errors import UniscaleError, WheelError, raise_all
@@ -64,6 +64,19 @@ _MODULE = re.compile(
 _ABI3 = re.compile(r"cp3(\d{1,2})")
 
 
+def declared_abi3(prefix: Path) -> str | None:
+    """The newest ``cp3X`` that a dist-info in ``prefix`` declares with ``abi3``; None without one.
+
+    Upstream's own build knows for which limited API it compiled; files do not tell.
+    """
+    found = [
+        int(declared[1])
+        for path in prefix.glob("*.dist-info/WHEEL")
+        for declared in re.finditer(r"^Tag: cp3(\d+)-abi3-", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    return f"cp3{max(found)}" if found else None
+
+
 def is_system(library: str) -> bool:
     """True for a library (by SONAME) that every manylinux system has, the loader included."""
     return (
@@ -85,8 +98,9 @@ def wheel_tag(
 
     ``allowed_external`` names libraries that the vendor's runtime provides: with one of them
     needed, the platform is plain ``linux_<machine>``. ``abi3`` (``cp39``) is the limited API that
-    ``.abi3.so`` modules were built for; without it, and for modules whose name has no ABI, it is
-    the Python that builds (``python``, default: this one), which is never too low.
+    ``.abi3.so`` modules were built for (see `declared_abi3`); without it, and for modules whose
+    name has no ABI, it is the Python that builds (``python``, default: this one), which is never
+    too low.
     `WheelError` for libraries from nowhere, several machines, or modules of several Pythons.
     """
     host = [elf for elf in elfs if elf.machine in HOST_MACHINES]
