@@ -104,8 +104,8 @@ def test_python_modules_are_never_taken_for_each_other(tmp_path: Path) -> None:
     library(root / "fast.so", "fast.so", source="void *PyInit_fast(void){return 0;}")
     (root / "faster.so").symlink_to("fast.so")
     made = make(root, tmp_path / "prefix")
-    assert made.files == ("a.abi3.so", "b.abi3.so", "c.abi3.so", "fast.so", "faster.so", "libother.so",
-                          "libplain.so", "pkg/one.cpython-311-x86_64-linux-gnu.so")  # fmt: skip
+    assert made.files == ("a.abi3.so", "b.abi3.so", "c.abi3.so", "fast.so", "faster.so",
+                          "libother.so", "libplain.so", "pkg/one.cpython-311-x86_64-linux-gnu.so")  # fmt: skip
     assert made.aliases == ()
 
 
