@@ -170,7 +170,7 @@ def _environment(python: PythonBuild, jobs: int) -> dict[str, str]:
     recipe = python.item.recipe
     env = {key: text for key, text in os.environ.items() if key not in _OURS}
     # No path of this machine in what is compiled: equal plans give equal bytes.
-    flags = f"-g0 -ffile-prefix-map={python.work / 'src'}={python.item.backend.name}"
+    flags = f"-g0 -ffile-prefix-map={python.work}={python.item.name}"
     for name in ("CFLAGS", "CXXFLAGS"):
         env[name] = f"{env.get(name, '')} {flags}".strip()
     own: Mapping[str, str] = {
