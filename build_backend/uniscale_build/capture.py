@@ -87,7 +87,7 @@ def capture(target: Target, store: Store, reporter: Reporter, request: Request) 
     layer cannot hold; `UnsavedEditsError` while a merge or rebase is going on there.
     """
     db = GitDb(store).open()
-    with exclusive(target, store, reporter):
+    with exclusive(target, store, reporter) as target:
         stack = read_stack(db, target, reporter, offline=request.offline)
         tree = _in_place(stack, store)
         forced = [path for word in request.force for path in _forced(tree, word)]

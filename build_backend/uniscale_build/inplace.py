@@ -62,7 +62,7 @@ def unpatch(target: Target, store: Store, reporter: Reporter, options: Options) 
     With ``check`` nothing is written: the in-place tree is compared with the layers.
     """
     db = GitDb(store).open()
-    with exclusive(target, store, reporter):
+    with exclusive(target, store, reporter) as target:
         stack = read_stack(db, target, reporter, offline=options.offline)
         _drop_scratch(target.root)
         tree = InTree(store, target.root)

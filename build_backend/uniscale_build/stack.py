@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uniscale_build import swap
@@ -29,6 +29,7 @@ class Target:
     project: Project
     pin: Pin
     adaptation: Adaptation | None
+    seen: tuple[tuple[str, int, int], ...] = ()  # the manifests that this was read from
 
     @property
     def backend(self) -> str:
@@ -76,21 +77,34 @@ def find_target(project: Project, backend: str, device: str | None) -> Target:
             hint="change into a checkout of uniscale, or set UNISCALE_PROJECT",
             slug="no-project",
         )
-    return Target(project, *project.resolve(backend, device))
+    seen = _signature(project)
+    return Target(project, *project.resolve(backend, device), seen)
+
+
+def _signature(project: Project) -> tuple[tuple[str, int, int], ...]:
+    """The manifests' names, sizes and times: whether they are still what was read."""
+    roots = (project.root / "manifests", *project.site)
+    files = sorted(file for root in roots for file in root.glob("*/**/*.yaml"))
+    return tuple((str(f), info.st_size, info.st_mtime_ns) for f in files for info in [f.stat()])
 
 
 @contextlib.contextmanager
-def exclusive(target: Target, store: Store, reporter: Reporter) -> Iterator[None]:
+def exclusive(target: Target, store: Store, reporter: Reporter) -> Iterator[Target]:
     """Be the only run on this backend's layers and in-place trees; finish what a killed run left.
 
+    Gives the target as it is now: while this run waited, another may have added a layer to it.
     Common layers belong to every device's tree, so one lock covers all trees of a backend.
     """
     where = hashlib.sha256(os.fsencode(target.project.root.resolve())).hexdigest()[:12]
     with store.lock(f"layers-{target.backend}-{where}", reporter):
+        stale = bool(target.seen) and target.seen != _signature(target.project)
         if swap.unfinished(target.home):
             reporter.note(f"finishing what an earlier run began in patches/{target.backend}")
             swap.finish(target.home)
-        yield
+            stale = True
+        if stale:
+            target = find_target(replace(target.project), target.backend, target.device or None)
+        yield target
 
 
 @dataclass(frozen=True)
