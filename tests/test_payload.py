@@ -105,7 +105,8 @@ def test_python_modules_are_never_taken_for_each_other(tmp_path: Path) -> None:
     (root / "faster.so").symlink_to("fast.so")
     made = make(root, tmp_path / "prefix")
     assert made.files == ("a.abi3.so", "b.abi3.so", "c.abi3.so", "fast.so", "faster.so",
-                          "libother.so", "libplain.so", "pkg/one.cpython-311-x86_64-linux-gnu.so")  # fmt: skip
+                          "libother.so", "libplain.so",
+                          "pkg/one.cpython-311-x86_64-linux-gnu.so")  # fmt: skip
     assert made.aliases == ()
 
 
@@ -167,6 +168,31 @@ def test_search_paths_are_relative_and_reach_what_is_needed(
     assert word in found["rpath"].what
     assert found["rpath"].where == "bin/hello"
     assert "$ORIGIN/../lib" in (found["rpath"].hint or "")
+
+
+@needs_cc
+def test_rpath_is_inherited_and_runpath_is_not(tmp_path: Path) -> None:
+    inner = library(tmp_path / "a/lib/libinner.so.1", "libinner.so.1")
+    outer = library(tmp_path / "a/lib/libouter.so.1", "libouter.so.1", str(inner),
+                    source="int f(void); int g(void){return f();}")  # fmt: skip
+    for name, tags in (("old", "--disable-new-dtags"), ("new", "--enable-new-dtags")):
+        root = tmp_path / name
+        shutil.copytree(tmp_path / "a", root)
+        build(root / "bin/tool", "int g(void); int main(void){return g() - 1;}", str(outer),
+              f"-Wl,{tags},-rpath,$ORIGIN/../lib,-rpath-link,{outer.parent}")  # fmt: skip
+    made = make(tmp_path / "old", tmp_path / "prefix")
+    assert subprocess.run([tmp_path / "prefix/bin/tool"], check=False).returncode == 0
+    assert len(made.files) == 3
+    found = refused(tmp_path / "new", tmp_path / "other")
+    assert "libouter.so.1 does not reach libinner.so.1" in found["rpath"].what
+
+
+@needs_cc
+def test_what_others_built_may_name_their_folders(tmp_path: Path) -> None:
+    root = tree(tmp_path / "installed", rpath="/opt/theirs:$ORIGIN/../lib")
+    assert "rpath" in refused(root, tmp_path / "prefix")
+    assert "rpath" in refused(root, tmp_path / "prefix", prebuilt=("lib/**",))
+    assert make(root, tmp_path / "prefix", prebuilt=("bin/*",)).files[0] == "bin/hello"
 
 
 @needs_cc

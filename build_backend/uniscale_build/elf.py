@@ -48,8 +48,10 @@ class Elf:
     (``{"libc.so.6": ("GLIBC_2.34",)}``). ``rpath`` is RUNPATH where present, else RPATH, as the
     loader has it, split at colons. ``machine`` is the architecture in a platform tag's spelling,
     or ``em-N`` for code that no host runs (device kernels in ELF containers).
-    ``python_module`` is true when the file defines ``PyInit_<its name>``. ``isa_level`` is 2, 3
-    or 4 when the file declares that it needs that step of x86-64, else 1.
+    ``inherits`` is true when the loader also looks where those that load the file have their
+    RPATH, which RUNPATH ends. ``python_module`` is true when the file defines ``PyInit_<its
+    name>``. ``isa_level`` is 2, 3 or 4 when the file declares that it needs that step of x86-64,
+    else 1.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class Elf:
     is_executable: bool
     machine: str
     python_module: bool = False
+    inherits: bool = True
     isa_level: int = 1
 
     @property
@@ -119,6 +122,7 @@ def _facts(path: Path, elf: ELFFile) -> Elf:
         or (kind == "ET_DYN" and has_interpreter and dynamic.one("DT_SONAME") is None),
         machine=known or f"em-{machine if isinstance(machine, int) else machine[3:].lower()}",
         python_module=dynamic.names(f"PyInit_{stem}"),
+        inherits=dynamic.one("DT_RUNPATH") is None,
         isa_level=_isa_level(elf) if known == "x86_64" else 1,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -82,21 +82,30 @@ def dedupe(
 
 
 def check(
-    elfs: Sequence[Elf], allowed_external: frozenset[str], errors: list[UniscaleError]
+    elfs: Sequence[Elf],
+    allowed_external: frozenset[str],
+    errors: list[UniscaleError],
+    prebuilt: Callable[[str], bool] = lambda name: False,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The libraries that ``elfs`` (paths relative to the payload) expect of the machine, and the
     vendor's among them.
 
     An error is noted for a library from nowhere, a search path that is not relative to the file,
-    and a library in the payload that its user's search path does not reach.
+    and a library in the payload that its user's search path does not reach. Files that
+    ``prebuilt`` accepts were built elsewhere: absolute search paths in them are no concern.
     """
     places: dict[str, set[str]] = {}
     for elf in elfs:
         places.setdefault(elf.path.name, set()).add(elf.path.parent.as_posix())
+    folders = _search_folders(elfs)
     for elf in elfs:
-        error = _search_path_error(elf, places)
-        if error is not None:
-            errors.append(error)
+        strange = [entry for entry in elf.rpath if not _is_relative(entry)]
+        if prebuilt(elf.path.as_posix()):
+            strange = [entry for entry in strange if not entry]
+        missed = [name for name in elf.needed
+                  if name in places and not places[name] & folders[elf.path]]  # fmt: skip
+        if strange or missed:
+            errors.append(_search_path_error(elf, places, strange, missed))
     external: dict[str, list[str]] = {}
     for elf in elfs:
         for library in elf.needed:
@@ -214,13 +223,31 @@ def _aliases(dropped: Mapping[str, str], kept: Sequence[Candidate]) -> tuple[Ali
     return tuple(Alias(name, dropped[name], tuple(mentions[name])) for name in sorted(dropped))
 
 
-def _search_path_error(elf: Elf, places: Mapping[str, set[str]]) -> WheelError | None:
-    """What is wrong with where ``elf`` looks for libraries, in one error; None when nothing is."""
-    strange = [entry for entry in elf.rpath if not _is_relative(entry)]
-    folders = {_expanded(entry, elf) for entry in elf.rpath}
-    missed = [name for name in elf.needed if name in places and not places[name] & folders]
-    if not strange and not missed:
-        return None
+def _search_folders(elfs: Sequence[Elf]) -> dict[Path, set[str]]:
+    """The folders of the payload where the loader looks for each file's libraries.
+
+    These are its own, and without RUNPATH also the RPATHs of those that need it, all the way up.
+    """
+    found = {elf.path: {_expanded(entry, elf) for entry in elf.rpath} for elf in elfs}
+    by_name: dict[str, list[Elf]] = {}
+    for elf in elfs:
+        by_name.setdefault(elf.path.name, []).append(elf)
+    todo = [elf for elf in elfs if elf.inherits]
+    while todo:
+        user = todo.pop()
+        for name in user.needed:
+            for elf in by_name.get(name, ()):
+                reached = elf.path.parent.as_posix() in found[user.path]
+                if elf.inherits and reached and not found[user.path] <= found[elf.path]:
+                    found[elf.path] |= found[user.path]
+                    todo.append(elf)
+    return found
+
+
+def _search_path_error(
+    elf: Elf, places: Mapping[str, set[str]], strange: Sequence[str], missed: Sequence[str]
+) -> WheelError:
+    """What is wrong with where ``elf`` looks for libraries, in one error."""
     told = []
     if strange:
         named = " and ".join(repr(entry) if entry else "the current folder" for entry in strange)

@@ -64,12 +64,15 @@ def assemble(
     allowed_external: frozenset[str],
     drop: tuple[str, ...] = DROP,
     dlopen: frozenset[str] = frozenset(),
+    prebuilt: tuple[str, ...] = (),
 ) -> Assembled:
     """Copy the install tree ``installed`` into the empty folder ``prefix`` as a payload.
 
     ``allowed_external`` are SONAMEs that the vendor's runtime brings. ``drop`` are patterns of
     names to leave out (``*`` within a part, ``**`` over parts). ``dlopen`` are the names by which
     programs open libraries at run time: such a name is kept as one that is linked against is.
+    ``prebuilt`` are patterns of files that were taken as they are from somebody else's build, whose
+    absolute search paths are theirs to answer for.
     `WheelError` (all at once) for what `libraries.check` refuses, for links that lead out of the
     tree or nowhere, for names that no wheel may hold, and for anything that is not a file.
     """
@@ -96,7 +99,10 @@ def assemble(
         for name, entry in sorted(kept.items())
         if entry.name in elfs
     )
-    external, vendor = libraries.check(placed, allowed_external, errors)
+    foreign = _patterns(prebuilt)
+    external, vendor = libraries.check(
+        placed, allowed_external, errors, lambda name: _matches(name, foreign)
+    )
     errors.extend(check_names(sorted(kept), what="payload"))
     raise_all(errors)
     if not kept:
@@ -118,7 +124,7 @@ def _scan(root: Path, drop: Sequence[re.Pattern[str]], errors: list[UniscaleErro
     found: list[_Found] = []
 
     def dropped(name: str) -> bool:
-        return any(pattern.fullmatch(name) for pattern in drop)
+        return _matches(name, drop)
 
     for name, path in _walk(root, "", (top,), dropped, errors):
         if dropped(name):
@@ -219,6 +225,10 @@ def _copy(entry: _Found, target: Path) -> None:
 def _is_script(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(2) == b"#!"
+
+
+def _matches(name: str, patterns: Sequence[re.Pattern[str]]) -> bool:
+    return any(pattern.fullmatch(name) for pattern in patterns)
 
 
 def _patterns(globs: Sequence[str]) -> list[re.Pattern[str]]:
