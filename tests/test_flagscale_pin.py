@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from uniscale_build.project import find_project
 from uniscale_build.sources import obtain
 
@@ -14,6 +15,8 @@ from tests.flagscale_lab import (
     COMMIT,
     DEVICE,
     Scale,
+    Tree,
+    add_device,
     add_pin,
     both_edits,
     common_edit,
@@ -23,6 +26,7 @@ from tests.flagscale_lab import (
     text,
     vendor_edit,
 )
+from tests.upstreams import git
 
 
 @pytest.fixture
@@ -116,3 +120,63 @@ def test_a_version_that_is_not_pinned(scale: Scale) -> None:
     assert code == 5 and "patch-failed" in err and "pkg/core.py" in err
     code, err = scale.refused("--pin", "7.7")
     assert code == 3 and "no-pin" in err
+
+
+# -- new pins --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gitted(make_project: MakeProject, tmp_path: Path) -> tuple[Scale, str, Tree]:
+    """A project with a git upstream, and a newer commit there that is not pinned."""
+    scale = make_scale(make_project(BASE, devices=(), kind="git"), tmp_path)
+    newer: Tree = {**BASE, "pkg/core.py": b"newer\n" * 30}
+    (scale.lab.upstream / "pkg/core.py").write_bytes(text(newer, "pkg/core.py"))
+    git("commit", "-q", "-a", "-m", "newer", cwd=scale.lab.upstream)
+    return scale, git("rev-parse", "HEAD", cwd=scale.lab.upstream).decode().strip(), newer
+
+
+def test_what_is_not_pinned_is_fetched_and_pinned(gitted: tuple[Scale, str, Tree]) -> None:
+    scale, commit, newer = gitted
+    edited: Tree = {**newer, "pkg/core.py": b"newer\n" * 29 + b"acme\n", "acme.py": b"x\n"}
+    scale.store(scale.diff(newer, edited), backends_commit={"demo": commit},
+                backends_version={"demo": "v2.0"})  # fmt: skip
+    path = scale.lab.root / "manifests/backends/demo.yaml"
+    before = path.read_text()
+    code, err = scale.refused("--offline")
+    assert code == 3 and "no-pin" in err and commit[:12] in err
+    made = scale.bring()
+    assert "demo 2.0 is pinned now" in quirks(made)
+    assert "manifests/backends/demo.yaml" in made["replaced"]
+    assert scale.built_tree() == scale.tree(edited)
+    after = path.read_text()
+    assert "# The version that everybody uses." in after
+    head, _, tail = before.partition("\nrecipe:")
+    assert after.startswith(head) and after.endswith(tail)
+    pins = find_project(scale.lab.root, {}).manifests.backends["demo"].pins
+    assert [(pin.version, pin.commit) for pin in pins] == [
+        ("1.0", pins[0].commit), ("2.0", commit),
+    ]  # fmt: skip
+    assert scale.bring()["replaced"] == []
+
+
+def test_two_sets_on_one_new_pin(gitted: tuple[Scale, str, Tree]) -> None:
+    scale, commit, newer = gitted
+    add_device(scale.lab, "Other_Y2")
+    for device in (DEVICE, "Other_Y2"):
+        edited: Tree = {**newer, f"{device}.py": b"x\n"}
+        scale.store(scale.diff(newer, edited), device=device, backends_commit={"demo": commit},
+                    backends_version={"demo": "2.0"})  # fmt: skip
+    scale.bring()
+    pins = find_project(scale.lab.root, {}).manifests.backends["demo"].pins
+    assert [pin.version for pin in pins] == ["1.0", "2.0"]
+
+
+def test_a_manifest_that_cannot_be_edited_safely(gitted: tuple[Scale, str, Tree]) -> None:
+    scale, commit, newer = gitted
+    path = scale.lab.root / "manifests/backends/demo.yaml"
+    data = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+    path.write_text(yaml.safe_dump(data, default_flow_style=True))
+    scale.store(scale.diff(newer, {**newer, "x.py": b"x\n"}), backends_commit={"demo": commit},
+                backends_version={"demo": "2.0"})  # fmt: skip
+    code, err = scale.refused()
+    assert code == 3 and "edit-by-hand" in err and f"commit: {commit}" in err

@@ -58,6 +58,7 @@ META_QUIRKS: dict[str, tuple[dict[str, Any], str]] = {
         {"backends_commit": {"demo": "HEAD~2"}}, "'HEAD~2', is not a commit id",
     ),
     "no contact": ({"contact": ""}, "names no contact"),
+    "a contact that is no address": ({"contact": "ll"}, 'the contact "ll" is no address'),
     "an unknown key": ({"reviewer": "me"}, 'unknown key "reviewer" is ignored'),
     "another device": ({"device_type": "Other_Y2"}, 'device_type is "Other_Y2"'),
     "the same device in lower case": ({"device_type": "acme_x1"}, ""),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LayerError, ManifestError, UniscaleError, raise_all
-from uniscale_build.flagscale_base import Size, choose_pin, measure, said_of, stack
+from uniscale_build.flagscale_base import Size, measure, stack
 from uniscale_build.flagscale_common import apply_all, common_tree, find_common
 from uniscale_build.flagscale_crypto import changed, decrypt
 from uniscale_build.flagscale_layout import Checkout, PatchSet
@@ -20,9 +20,9 @@ from uniscale_build.flagscale_meta import (
     tasks_of,
 )
 from uniscale_build.flagscale_patch import Head, all_heads, disagreeing
+from uniscale_build.flagscale_pin import choose_pin, said_of
 from uniscale_build.gitdb import GitDb
 from uniscale_build.layerfile import Member, export, shown
-from uniscale_build.layers import patched_tree
 from uniscale_build.manifest import Backend, Device, Pin
 from uniscale_build.progress import Reporter
 from uniscale_build.project import Project
@@ -85,6 +85,7 @@ class Planned:
     backend: Backend
     device: Device
     pin: Pin | None  # None: what the set was made on is not pinned (opaque sets alone)
+    new_pin: bool  # the manifest does not have the pin yet
     version: str  # of the upstream, as the adaptation names it
     layers: tuple[NewLayer, ...]
     tasks: tuple[str, ...]
@@ -133,7 +134,7 @@ def plan_backend(
     context: Context, found: PatchSet, backend: Backend, device: Device, meta: Meta,
     quirks: list[Quirk],
 ) -> Planned:  # fmt: skip
-    wishes = context.wishes
+    new = False
     if found.encrypted and context.key is None:
         pin, version, layer = _opaque(context, found, backend, device, meta, quirks)
         layers: tuple[NewLayer, ...] = (layer,)
@@ -144,9 +145,9 @@ def plan_backend(
         heads, errors = all_heads(patches)
         raise_all(damaged(errors, secret))
         _compare_labels(found, heads, quirks)
-        pin = choose_pin(context.db, context.project.manifests, backend, meta, heads, wishes.pin,
-                         quirks, context.reporter, wishes.offline)  # fmt: skip
-        obtain(context.db, pin, reporter=context.reporter, offline=wishes.offline)
+        chosen = choose_pin(context, backend, meta, heads, quirks)
+        pin, new = chosen.pin, chosen.new
+        obtain(context.db, pin, reporter=context.reporter, offline=context.wishes.offline)
         common = _common(context, backend, pin, meta, quirks)
         try:
             vendor = _apply(context.db, pin, common, patches, found.shown, quirks)
@@ -156,20 +157,31 @@ def plan_backend(
         check_ids(context.db, found, patches, vendor, quirks)
         layers = make_layers(context, device, pin, common, vendor, quirks, found.shown)
         stored, version = measure(context.db, pin.tree, vendor), pin.version
+    history = context.history.tasks(found.device, context.project.manifests)
+    tasks = tasks_of(meta, history, backend, quirks)
+    contact = contact_of(context, backend, device, meta, "", quirks)
     return Planned(
-        found.shown, found.layout, backend, device, pin, version, layers,
-        tasks_of(meta, context.history.tasks(found.device, context.project.manifests), backend,
-                 quirks),
-        contact_of(context, meta, "", quirks), meta.models, meta.commit, stored, found.encrypted,
+        found.shown, found.layout, backend, device, pin, new, version, layers, tasks, contact,
+        meta.models, meta.commit, stored, found.encrypted,
     )  # fmt: skip
 
 
-def contact_of(context: Context, meta: Meta, mailed: str, quirks: list[Quirk]) -> str:
-    """Whom to ask: what the user says, else ``diff.yaml``, else the mail that the patch was."""
-    contact = context.wishes.contact or meta.contact.strip() or mailed
-    if not contact:
+def contact_of(
+    context: Context, backend: Backend, device: Device, meta: Meta, mailed: str,
+    quirks: list[Quirk],
+) -> str:  # fmt: skip
+    """Whom to ask: as the user says, as ``diff.yaml`` or the mail says, as our manifest says."""
+    if context.wishes.contact:
+        return context.wishes.contact
+    said = meta.contact.strip() or mailed
+    if "@" in said or "://" in said:
+        return said
+    known = context.project.manifests.adaptations.get((backend.name, device.name))
+    if said:
+        quirks.append(Quirk(f'the contact "{said}" is no address; --contact sets one', meta.where))
+    else:
         quirks.append(Quirk("names no contact; --contact sets one", meta.where))
-    return contact or f"unknown ({meta.where} names nobody)"
+    return (known.contact if known is not None else said) or f"unknown ({meta.where} names nobody)"
 
 
 def _compare_labels(found: PatchSet, heads: Sequence[Head], quirks: list[Quirk]) -> None:
@@ -297,29 +309,33 @@ def _opaque(
     context: Context, found: PatchSet, backend: Backend, device: Device, meta: Meta,
     quirks: list[Quirk],
 ) -> tuple[Pin | None, str, NewLayer]:  # fmt: skip
-    """The layer of a set that cannot be read; what it was made on need not be pinned."""
+    """The layer of a set that cannot be read; it needs no source, and no pin for what it was on."""
     from uniscale_build.flagscale_write import layer_name
 
-    manifests, wishes = context.project.manifests, context.wishes
-    pin: Pin | None = None
-    version, top = (
-        plain_version(
-            said_of(meta.versions, manifests, backend, meta.where, "backends_version", [])
-            or said_of(meta.commits, manifests, backend, meta.where, "backends_commit", [])
-        ),
-        UNKNOWN,
+    manifests = context.project.manifests
+    commit = said_of(meta.commits, manifests, backend, meta.where, "backends_commit", quirks)
+    version = plain_version(
+        context.wishes.pin
+        or said_of(meta.versions, manifests, backend, meta.where, "backends_version", quirks)
     )
-    try:
-        pin = choose_pin(context.db, manifests, backend, meta, (), wishes.pin, quirks,
-                         context.reporter, wishes.offline)  # fmt: skip
-    except ManifestError as error:
-        if wishes.pin is not None or not version:
-            raise
-        quirks.append(Quirk(error.what, error.where or meta.where))
+    known = [backend.pin(word) for word in (commit, version) if word]
+    pin = next((pin for pin in known if pin is not None and pin.tree), None)
+    top = UNKNOWN
     if pin is not None:
-        obtain(context.db, pin, reporter=context.reporter, offline=wishes.offline)
-        version = pin.version
-        top = patched_tree(context.db, pin, context.project.layers(pin, None))
+        version, own = pin.version, context.project.layers(pin, None)
+        top = own[-1].result if own else pin.tree
+    elif version or commit:
+        version = version or commit[:12]
+        quirks.append(
+            Quirk(f"was made on {backend.name} {version}, which is not pinned", meta.where)
+        )
+    else:
+        raise ManifestError(
+            f"does not say which {backend.name} it was made on",
+            where=meta.where,
+            hint="--pin VERSION says it",
+            slug="no-pin",
+        )
     name = layer_name(context, "opaque", device, backend.name, version, top, UNKNOWN)
     files = tuple(file.label if found.layout == "files" else file.path.name for file in found.files)
     return pin, version, NewLayer("opaque", name, top, UNKNOWN, Size(len(files), 0, 0), {}, files)

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from uniscale_build.errors import LayerError, SettingsError, UniscaleError, raise_all
-from uniscale_build.flagscale_base import choose_pin, measure
+from uniscale_build.flagscale_base import measure
 from uniscale_build.flagscale_common import apply_all, find_commit, read_commit
 from uniscale_build.flagscale_layout import PatchSet
 from uniscale_build.flagscale_meta import Meta, Quirk, tasks_of
 from uniscale_build.flagscale_patch import Head, all_heads
+from uniscale_build.flagscale_pin import choose_pin
 from uniscale_build.flagscale_plan import (
     Context,
     Planned,
@@ -87,14 +88,13 @@ def _plan_subtree(
 ) -> Planned:  # fmt: skip
     db, where = context.db, f"{found.shown} ({folder}/)"
     inside = [head for h in heads if (head := _below(h, f"{folder}/".encode())) is not None]
-    common = _at_commit(context, found, folder)
+    common, new = _at_commit(context, found, folder), False
     meta = Meta(where)
     if common is not None:
         pin = _nearest(context, backend, common, where, quirks)
     else:
-        pin = choose_pin(db, context.project.manifests, backend, meta, inside, context.wishes.pin,
-                         quirks, context.reporter, context.wishes.offline)  # fmt: skip
-        obtain(db, pin, reporter=context.reporter, offline=context.wishes.offline)
+        chosen = choose_pin(context, backend, meta, inside, quirks)
+        pin, new = _obtained(context, chosen.pin), chosen.new
     below = common if common is not None else pin.tree
     placed = _placed(db, below, folder)
     try:
@@ -112,13 +112,13 @@ def _plan_subtree(
     vendor = db.subtree(whole, folder)
     mailed = next((m[1].decode("utf-8", "replace") for p in patches.values()
                    if (m := _FROM.search(p))), "")  # fmt: skip
+    layers = make_layers(context, device, pin, common, vendor, quirks, where)
+    history = context.history.tasks(found.device, context.project.manifests)
+    tasks = tasks_of(meta, history, backend, quirks)
+    contact = contact_of(context, backend, device, meta, mailed, quirks)
     return Planned(
-        where, found.layout, backend, device, pin, pin.version,
-        make_layers(context, device, pin, common, vendor, quirks, where),
-        tasks_of(meta, context.history.tasks(found.device, context.project.manifests), backend,
-                 quirks),
-        contact_of(context, meta, mailed, quirks), (), found.base, measure(db, below, vendor),
-        found.encrypted,
+        where, found.layout, backend, device, pin, new, pin.version, layers, tasks, contact, (),
+        found.base, measure(db, below, vendor), found.encrypted,
     )  # fmt: skip
 
 
@@ -147,10 +147,7 @@ def _nearest(context: Context, backend: Backend, tree: str, where: str, quirks: 
     """The pin that ``tree`` is nearest to: by far the most files are upstream's, unchanged."""
     db, wishes = context.db, context.wishes
     if wishes.pin is not None:
-        return _obtained(context, choose_pin(
-            db, context.project.manifests, backend, Meta(where), (), wishes.pin, quirks,
-            context.reporter, wishes.offline,
-        ))  # fmt: skip
+        return _obtained(context, choose_pin(context, backend, Meta(where), (), quirks).pin)
     files = db.list_tree(tree)
     best: tuple[float, Pin] | None = None
     for pin in backend.pins:

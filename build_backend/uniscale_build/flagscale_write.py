@@ -20,10 +20,11 @@ from uniscale_build.flagscale_meta import FLAGSCALE
 from uniscale_build.ids import check_name, slug
 from uniscale_build.layerfile import About, new_yaml, write_folder
 from uniscale_build.layers import Layer, apply_layer, read_layer
+from uniscale_build.pinmove import with_pin
 from uniscale_build.stack import Target, exclusive
 from uniscale_build.store import digest, disk_errors, write_atomic
 from uniscale_build.yamledit import scalar
-from uniscale_build.yamlfile import parse
+from uniscale_build.yamlfile import Fields, parse
 
 if TYPE_CHECKING:
     from uniscale_build.flagscale_plan import Context, NewLayer, Planned
@@ -196,8 +197,9 @@ class _Job:
     shown: str
     state: str  # "new" | "replace" | "present"
     planned: Planned
-    layer: NewLayer | None  # None: the adaptation
+    layer: NewLayer | None  # None: a manifest
     data: bytes
+    old: bytes = b""
 
 
 def write(context: Context, plans: Sequence[Planned], *, dry_run: bool) -> Outcome:
@@ -213,6 +215,10 @@ def write(context: Context, plans: Sequence[Planned], *, dry_run: bool) -> Outco
                 jobs.setdefault(job.target, job)
         except UniscaleError as error:
             errors += error.findings()
+    try:
+        jobs |= {job.target: job for job in _pin_jobs(project, plans)}
+    except UniscaleError as error:
+        errors += error.findings()
     raise_all(errors)
     if not dry_run:
         lock = context.db.store.lock(f"import-{digest(str(project.root))[:16]}", context.reporter)
@@ -258,7 +264,8 @@ def _adaptation_job(project: Project, planned: Planned) -> _Job:
     if not known.ready:
         old = target.read_bytes()
         data = completed_yaml(old, planned, shown)
-        return _Job(target, shown, "present" if data == old else "replace", planned, None, data)
+        state = "present" if data == old else "replace"
+        return _Job(target, shown, state, planned, None, data, old)
     if (known.pin, known.layers) == (planned.version, names):
         return _Job(target, shown, "present", planned, None, b"")
     raise ManifestError(
@@ -268,6 +275,24 @@ def _adaptation_job(project: Project, planned: Planned) -> _Job:
         f"{planned.version}",
         slug="adaptation-exists",
     )
+
+
+def _pin_jobs(project: Project, plans: Sequence[Planned]) -> list[_Job]:
+    """One job for each backend's manifest that gets pins."""
+    jobs: dict[Path, _Job] = {}
+    for planned in plans:
+        if not planned.new_pin or planned.pin is None:
+            continue
+        backend = planned.backend
+        target = project.root / backend.where
+        old = jobs[target].data if target in jobs else target.read_bytes()
+        versions = Fields(parse(old, backend.where), []).items("pins")
+        if planned.pin.version in [Fields(pin, []).text("version", "") for pin in versions]:
+            continue  # another set of this run was made on it too
+        data = with_pin(old, planned.pin, backend.where)
+        first = jobs[target].old if target in jobs else old
+        jobs[target] = _Job(target, backend.where, "replace", planned, None, data, first)
+    return list(jobs.values())
 
 
 def _put_all(context: Context, jobs: Sequence[_Job]) -> None:
@@ -283,7 +308,7 @@ def _put_all(context: Context, jobs: Sequence[_Job]) -> None:
             for job, layer in layers:
                 write_folder(swap.staged(target.home, layer.name), layer.members, job.data)
             edits = [
-                swap.Edit(job.target, job.target.read_bytes(), job.data)
+                swap.Edit(job.target, job.old, job.data)
                 for job in group
                 if job.layer is None and job.state == "replace"
             ]

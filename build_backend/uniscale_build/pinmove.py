@@ -204,6 +204,29 @@ def _insert_after(
     return "".join(lines).encode("utf-8")
 
 
+def with_pin(raw: bytes, pin: Pin, name: str) -> bytes:
+    """``raw`` (a backend's manifest, ``name`` in errors) with ``pin`` behind its other pins."""
+    before = parse(raw, name).plain()
+    pins = before.get("pins") if isinstance(before, dict) else None
+    made = raw
+    try:
+        if isinstance(before, dict) and isinstance(pins, list) and pins:
+            made = _insert_after(raw, ["pins"], len(pins) - 1, pin, pin.layers)
+            after = parse(made, name).plain()
+            *others, new = after["pins"]  # type: ignore[index]
+            same = after == {**before, "pins": [*pins, new]} and others == pins
+            if same and _essence(new) == _essence(_as_data(pin, pin.layers)):
+                return made
+    except ManifestError:
+        pass  # told below, with the lines to write
+    raise ManifestError(
+        "cannot be edited without risk to what is written there",
+        where=name,
+        hint="add to its pins:\n" + pin_block(pin, pin.layers, 2).rstrip(),
+        slug="edit-by-hand",
+    )
+
+
 def _without(raw: bytes, path: Sequence[Step]) -> bytes:
     text = raw.decode("utf-8")
     node = _block_list(text, path[:-1])
