@@ -79,7 +79,7 @@ def test_an_answer_that_makes_no_sense_writes_nothing(
     native: Native, change: dict[str, object], slug: str
 ) -> None:
     before = files(native.root)
-    answers = DeviceAnswers(**{**vars(ANSWERS), **change})  # type: ignore[arg-type]
+    answers = DeviceAnswers(**{**vars(ANSWERS), **change})
     with pytest.raises(UniscaleError) as caught:
         scaffold_device(Project(native.root, True), answers)
     assert slug in [error.slug for error in caught.value.findings()]

@@ -120,7 +120,7 @@ def check_device(device: Device, environ: Mapping[str, str] | None = None) -> Re
             # Chips without it can be used, and it says nothing about building.
             findings.append(
                 Finding(device.cli[0], "note", "is not on PATH", device.at("cli"),
-                        f"it comes with {device.vendor}'s driver")
+                        f"it comes with the driver of {device.title}")
             )  # fmt: skip
     if device.sdk is not None:
         try:

@@ -225,7 +225,7 @@ def _plan_backend(
     if missing:
         raise SettingsError(
             f"{backend.name} on {device.name} is not for {', '.join(missing)}",
-            where=adaptation.where,
+            where=adaptation.at("tasks"),
             hint=f"it is for: {', '.join(have)}",
             slug="no-task",
         )
@@ -254,7 +254,7 @@ def _fill(plan: BackendPlan, settings: Settings) -> BackendPlan:
             if found[1] not in words:
                 raise ManifestError(
                     f"{{{found[1]}}} is not known here",
-                    where=plan.backend.where,
+                    where=plan.backend.at("recipe"),
                     hint=f"known: {', '.join(sorted(words))}",
                     slug="unknown-word",
                 )
