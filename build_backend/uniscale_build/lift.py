@@ -109,7 +109,7 @@ def _other_stacks(stack: Stack) -> Iterator[tuple[str, tuple[str, ...]]]:
     backend = target.project.manifests.backend(target.backend)
     for (name, device), adaptation in sorted(target.project.manifests.adaptations.items()):
         same = name == backend.name and backend.pin(adaptation.pin) == target.pin
-        if same and device != target.device:
+        if same and adaptation.ready and device != target.device:
             yield device, adaptation.layers
 
 

@@ -11,6 +11,7 @@ from uniscale_build.cli.app import Backend, Device, Json, Verbose
 if TYPE_CHECKING:
     from uniscale_build.capture import Captured, Request
     from uniscale_build.inplace import Unpatched
+    from uniscale_build.status import Row
 
 Offline = Annotated[bool, typer.Option("--offline", help="Use only sources that are cached.")]
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(unpatch)
     app.command()(patch)
+    app.command()(status)
 
 
 def unpatch(
@@ -36,10 +38,10 @@ def unpatch(
     verbose: Verbose = False,
 ) -> None:
     """Put the patched tree in place to work in, as a git work tree."""
+    from uniscale_build.cli.live import reporter
     from uniscale_build.errors import SettingsError
     from uniscale_build.inplace import Options
     from uniscale_build.inplace import unpatch as run
-    from uniscale_build.progress import Plain
     from uniscale_build.project import find_project
     from uniscale_build.stack import find_target
     from uniscale_build.store import Store
@@ -47,7 +49,8 @@ def unpatch(
     if check + discard + merge > 1:
         raise SettingsError("--check, --discard and --merge exclude one another")
     target = find_target(find_project(), backend, device)
-    done = run(target, Store(), Plain(), Options(check, discard, merge, offline))
+    with reporter() as live:
+        done = run(target, Store(), live, Options(check, discard, merge, offline))
     if json:
         _print_json(_unpatched_json(done))
     else:
@@ -119,9 +122,9 @@ def patch(
 ) -> None:
     """Capture what was changed in the in-place tree into a layer."""
     from uniscale_build.capture import Request, capture
+    from uniscale_build.cli.live import reporter
     from uniscale_build.errors import SettingsError
     from uniscale_build.newlayer import about
-    from uniscale_build.progress import Plain
     from uniscale_build.project import find_project
     from uniscale_build.stack import find_target
     from uniscale_build.store import Store
@@ -141,7 +144,8 @@ def patch(
         dry_run=dry_run,
         offline=offline,
     )
-    done = capture(target, Store(), Plain(), request)
+    with reporter() as live:
+        done = capture(target, Store(), live, request)
     if json:
         _print_json(_captured_json(done))
     else:
@@ -197,6 +201,72 @@ def _tell_captured(done: Captured, request: Request) -> None:
     if done.layers and not request.dry_run:
         typer.echo(f"next: git add patches manifests; uniscale-build check --backend "
                    f"{target.backend}")  # fmt: skip
+
+
+def status(
+    backend: Annotated[
+        str | None, typer.Option("--backend", "-b", help="One backend (default: all).")
+    ] = None,
+    device: Device = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Say which layer owns which file.")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show pins, layers, who owns what, and which in-place trees have unsaved edits."""
+    from uniscale_build.project import find_project
+    from uniscale_build.status import read_status
+    from uniscale_build.store import Store
+
+    rows = read_status(find_project(), Store(), backend, device)
+    if json:
+        _print_json({"rows": [_row_json(row) for row in rows]})
+    else:
+        for row in rows:
+            _tell_row(row, files)
+
+
+def _row_json(row: Row) -> dict[str, object]:
+    from dataclasses import asdict
+
+    data = asdict(row)
+    data["errors"] = [error.as_json() for error in row.errors]
+    data["owners"] = row.owners
+    data["device"] = row.device or None
+    return data
+
+
+def _tell_row(row: Row, files: bool) -> None:
+    from uniscale_build.status import age
+
+    name = f"{row.backend} on {row.device}" if row.device else row.backend
+    if row.missing:
+        typer.echo(f"{name}: not ready: {row.missing}")
+        return
+    typer.echo(f"{name}: {row.version} ({row.commit[:12] or row.tree[:12]})")
+    for error in row.errors:
+        typer.echo("  " + error.render().replace("\n", "\n  "))
+    for layer in row.layers:
+        sealed = ", sealed" if layer.sealed else ""
+        typer.echo(
+            f"  {layer.name}: {layer.patches} patches, {layer.files} files, +{layer.added} "
+            f"-{layer.removed}, {age(layer.changed)}, {layer.upstream}{sealed}; {layer.owner}"
+        )
+        if layer.problems:
+            plural = "s" if layer.problems > 1 else ""
+            typer.echo(
+                f"    {layer.problems} problem{plural}: uniscale-build check -b {row.backend}"
+            )
+    if files:
+        for path, owners in row.owners.items():
+            typer.echo(f"    {path}  {' + '.join(owners)}")
+    if row.in_place is not None and row.in_place.state != "absent":
+        typer.echo(f"  {row.in_place.path}: {row.in_place.state}")
+        for edit in row.in_place.edits[:20]:
+            typer.echo(f"    {edit}")
+        if len(row.in_place.edits) > 20:
+            typer.echo(f"    and {len(row.in_place.edits) - 20} more")
 
 
 def _print_json(data: dict[str, object]) -> None:
