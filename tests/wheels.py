@@ -59,6 +59,8 @@ CONTENTS = {
     "pkg/bin/tool": noise(30_000),
     "pkg/数据, \"quoted\" name.txt": b"text\n",
     "pkg/large.bin": noise(BLOCK * 2 + 12345, 1),
+    "pkg/inner-1.dist-info/RECORD": b"inner.py,,\n" * 9,
+    "pkg/inner-1.dist-info/WHEEL": b"Generator: uniscale 0 (other)\n",
     "pkg/random.bin": random.Random(2).randbytes(5000),
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ import os
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ from uniscale_build.deflate import BLOCK, Codec
 from uniscale_build.zipfmt import DEFLATED, STORED
 
 _GENERATOR = re.compile(r"^Generator: uniscale [^ \n]+ \(([^()\n]+)\)$", re.MULTILINE)
+
+_RECORD = re.compile(r"[^/]+\.dist-info/RECORD")
+# What zipfile raises for archives that are damaged in one way or another.
+_DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError,
+            NotImplementedError, RuntimeError, EOFError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Previous:
         try:
             self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.reason = self._load(codec)
-        except (OSError, zipfile.BadZipFile, KeyError, ValueError, struct.error) as error:
+        except _DAMAGED as error:
             self.reason = f"it cannot be read ({error})"
         if self.reason is not None:
             self._by_digest, self._sizes = {}, frozenset()
@@ -97,14 +103,15 @@ class Previous:
             zipfile.ZipFile(stream) as archive,
         ):
             infos = {info.filename: info for info in archive.infolist()}
-            folder = next((name for name in infos if name.endswith(".dist-info/RECORD")), None)
-            if folder is None:
+            # Payloads have a dist-info of their own, further down.
+            record = next((name for name in infos if _RECORD.fullmatch(name)), None)
+            if record is None:
                 return "it has no RECORD"
-            generator = archive.read(folder.replace("/RECORD", "/WHEEL")).decode("utf-8")
+            generator = archive.read(record.replace("/RECORD", "/WHEEL")).decode("utf-8")
             written = _GENERATOR.search(generator)
             if written is None or written[1] != codec.identity:
                 return "it was compressed in another way"
-            rows, problems = recordfile.parse(archive.read(folder).decode("utf-8"))
+            rows, problems = recordfile.parse(archive.read(record).decode("utf-8"))
         if problems:
             return "its RECORD is damaged"
         for row in rows:
