@@ -186,3 +186,17 @@ def test_the_page_about_a_new_device_does_what_it_says(native: Native, tmp_path:
     assert built.returncode == 0, built.stderr
     assert list((native.root / "dist").glob("uniscale-*acme*.whl"))
     run_tests(native, "tests/test_device_acme_x1.py")
+
+
+@pytest.mark.sources
+def test_a_backend_from_the_package_index(native: Native) -> None:
+    project, store = Project(native.root, True), Store(native.cache)
+    given = backend(None, name="torchada", version="0.1.103", project="torchada")
+    scaffold_backend(project, store, given, Silent())
+    found = project.manifests.backend("torchada")
+    assert found.recipe.kind == "pep517"
+    # Packing's own files are not in it: the tree is that of upstream's files alone.
+    assert found.pins[0].tree == "255910b14b423f69ee165ab67003929c6adfb1b2"
+    with pytest.raises(UniscaleError) as caught:
+        scaffold_backend(project, store, backend(None, version="9.9", project="torchada"), Silent())
+    assert caught.value.slug == "no-version"

@@ -95,7 +95,7 @@ def _print_plan(made: Plan) -> None:
         out.print(f"  [dim]{escape(line)}[/]")
     for item in made.backends:
         out.print(f"\n[bold]{item.name}[/]   for {', '.join(item.tasks)}")
-        out.print(f"  pin      {item.pin.version}, commit {item.pin.commit[:12]}")
+        out.print(f"  pin      {item.pin.version}, commit {item.pin.commit[:12] or 'not known'}")
         for origin in item.pin.origins:
             out.print(f"  from     {escape(origin.describe())}", soft_wrap=True)
         out.print(f"  tree     {item.pin.tree[:12]}")
