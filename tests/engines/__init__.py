@@ -1,0 +1,1 @@
+"""Real engines: built from pinned source with layers, installed, and run."""

