@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyrage
 import pytest
+from uniscale_build.errors import LayerError
 from uniscale_build.layers import find_layer
 from uniscale_build.seal import statement
 from uniscale_build.seal_keys import read_signing_key
@@ -152,6 +153,17 @@ def test_changed_after_sealing(
     assert ran.code == 5
     assert "seal-broken" in ran.err
     assert snapshot(sealing.lab.root) == before
+
+
+def test_who_has_no_key_learns_of_changes_too(sealing: Sealing) -> None:
+    sealing.seal()
+    with pytest.raises(LayerError) as caught:
+        sealing.apply()
+    assert caught.value.slug == "sealed"
+    _flip(sealing.folder / "sealed.age", -1)
+    with pytest.raises(LayerError) as caught:
+        sealing.apply()
+    assert caught.value.slug == "seal-broken"
 
 
 def test_comments_in_layer_yaml_are_free(sealing: Sealing) -> None:
