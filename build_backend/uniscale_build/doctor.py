@@ -102,7 +102,11 @@ def check_project(project: Project) -> Report:
     count = f"{len(manifests.backends)} backends, {len(manifests.devices)} devices, "
     count += f"{len(manifests.adaptations)} adaptations"
     findings = [Finding("manifests", "ok", count)]
-    for error in check_gitlinks(project.root, manifests):
+    try:
+        errors = check_gitlinks(project.root, manifests)
+    except UniscaleError as error:  # without git nothing can be compared
+        errors = [error]
+    for error in errors:
         findings += _of_error("third_party", error)
     return Report("", "", tuple(findings))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -130,12 +129,11 @@ def check_gitlinks(root: Path, manifests: Manifests) -> list[UniscaleError]:
 
     Reads git's index of the checkout; a folder that is no checkout has no gitlinks.
     """
-    ran = subprocess.run(
-        ["git", "-C", str(root), "ls-files", "-s", "-z", "third_party"],
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    from uniscale_build.gitdb import run_git
+
+    ran = run_git(["ls-files", "-s", "-z", "third_party"], cwd=root, check=False)
     errors: list[UniscaleError] = []
-    for line in ran.stdout.split("\0") if ran.returncode == 0 else ():
+    for line in ran.text.split("\0") if ran.code == 0 else ():
         facts, _, path = line.partition("\t")
         if not facts.startswith(GITLINK):
             continue
