@@ -103,11 +103,11 @@ def check_project(project: Project) -> Report:
     count += f"{len(manifests.adaptations)} adaptations"
     findings = [Finding("manifests", "ok", count)]
     try:
-        errors = check_gitlinks(project.root, manifests)
+        faults = check_gitlinks(project.root, manifests)
     except UniscaleError as error:  # without git nothing can be compared
-        errors = [error]
-    for error in errors:
-        findings += _of_error("third_party", error)
+        faults = [error]
+    for fault in faults:
+        findings += _of_error("third_party", fault)
     return Report("", "", tuple(findings))
 
 
