@@ -77,7 +77,12 @@ def finish(home: Path) -> None:
             try:
                 journal = json.loads(path.read_bytes())
             except ValueError as error:
-                raise StoreError(f"is damaged: {error}", where=str(path), slug="journal") from error
+                raise StoreError(
+                    f"is damaged: {error}",
+                    where=str(path),
+                    hint="git status shows which layers are exchanged; remove it to leave the rest",
+                    slug="journal",
+                ) from error
             for name, fingerprint in journal["layers"].items():
                 _exchange(home, name, fingerprint)
             for edit in journal["edits"]:
