@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from uniscale_build import recordfile
-from uniscale_build.deflate import BLOCK, Codec, codec
+from uniscale_build.deflate import Codec, codec
 from uniscale_build.recordfile import Row
 from uniscale_build.wheel import WheelFile, read_wheel
 
@@ -144,17 +143,3 @@ def test_a_previous_wheel_that_is_not_there_is_no_matter(tmp_path: Path) -> None
     assert made.sha256 == first(tmp_path).sha256
     folder = write(tmp_path / "out", tree(tmp_path / "src", CONTENTS), previous=tmp_path)
     assert folder.sha256 == made.sha256
-
-
-def test_blocks_join_to_one_stream_and_a_codec_knows_its_outcome() -> None:
-    data = noise(3 * 5000, 3)
-    for level in ("fast", "default", "best"):
-        chosen = codec(level)
-        joined = b"".join(
-            chosen.block(data[at : at + 5000], data[:at], last=at == 10_000)
-            for at in range(0, 15_000, 5000)
-        )
-        assert zlib.decompress(joined, -15) == data
-        assert chosen.identity == codec(level).identity
-    assert len({codec(level).identity for level in ("store", "fast", "default", "best")}) == 4
-    assert BLOCK == 1 << 20
