@@ -252,6 +252,14 @@ def test_nothing_is_written_through_links(lab: Lab, tmp_path: Path) -> None:
     assert (lab.place() / "out/file.py").read_text() == "the layer's\n"
 
 
+def test_empty_folders_in_the_way(lab: Lab) -> None:
+    """git does not see them, and they hold nothing."""
+    (lab.place() / "first.py").unlink()
+    (lab.place() / "first.py/a/b").mkdir(parents=True)
+    lab.unpatch("--discard")
+    assert (lab.place() / "first.py").read_text() == "1\n"
+
+
 def test_kinds_change_on_update(lab: Lab) -> None:
     """File to folder, folder to link, link to file, all by an update of the layer."""
     away = lab.place().with_name("away")

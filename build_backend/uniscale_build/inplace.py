@@ -127,17 +127,27 @@ def _create(db: GitDb, stack: Stack, tree: InTree) -> int:
             ["init", "--quiet", "--template=", f"--initial-branch={BRANCH}", "."], cwd=fresh.root
         )
         put_commits(db, fresh, stack, take_head=True, index=False)
-        fresh.git("-c", "checkout.workers=2", "read-tree", "--reset", "-u", "HEAD")
-        found = fresh.scan(db)
-        if tree_of(db, found.entries) != stack.top:
-            raise StoreError(
-                "the files on the disk are not those of the patched tree",
-                where=str(fresh.root),
-                hint="the file system changes names or bytes (case, line ends)?",
-                slug="not-exact",
-            )
+        fresh.git("read-tree", "--reset", "-u", "HEAD")
+        _verify(fresh)
         fresh.root.rename(tree.root)
-    return len(found.entries)
+    return len(db.list_tree(stack.top))
+
+
+def _verify(fresh: InTree) -> None:
+    """The files that git has just written are there under their names, and nothing else is.
+
+    A file system that folds case or composes letters makes two files one, or one file another.
+    """
+    changed = fresh.git("diff-files", "--name-only", "-z").out
+    others = fresh.git("ls-files", "--others", "-z").out
+    if changed or others:
+        names = ", ".join(shown(path) for path in (changed + others).split(b"\0")[:_SHOWN] if path)
+        raise StoreError(
+            f"the files on the disk are not those of the patched tree: {names}",
+            where=str(fresh.root),
+            hint="the file system changes names or bytes (upper and lower case, letters?)",
+            slug="not-exact",
+        )
 
 
 def _existing(

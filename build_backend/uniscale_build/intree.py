@@ -285,7 +285,7 @@ class InTree:
                 problems.append(_cannot(path, "may not be read", self.root))
             else:
                 files.append((path, "100755" if info.st_mode & stat.S_IXUSR else "100644"))
-        oids = db.write_files([Path(os.fsdecode(os.path.join(root, path))) for path, _ in files])
+        oids = _hash(db, [os.path.join(root, path) for path, _ in files])
         entries.update(
             (path, Entry(mode, oid)) for (path, mode), oid in zip(files, oids, strict=True)
         )
@@ -300,6 +300,17 @@ def _cannot(path: bytes, what: str, root: Path) -> LayerError:
         hint="move it out of the tree, or add it to .git/info/exclude",
         slug="cannot-keep",
     )
+
+
+def _hash(db: GitDb, paths: Sequence[bytes]) -> list[str]:
+    """Store files by absolute path, all in one call (but for a newline in a name)."""
+    listed = b"".join(path + b"\n" for path in paths if b"\n" not in path)
+    out = db.run("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=listed).out.split()
+    ids = iter(oid.decode() for oid in out)
+    return [
+        next(ids) if b"\n" not in path else db.write_blob(Path(os.fsdecode(path)).read_bytes())
+        for path in paths
+    ]
 
 
 def _links(db: GitDb, root: bytes, links: Sequence[bytes]) -> Iterable[tuple[bytes, Entry]]:

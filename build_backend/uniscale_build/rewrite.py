@@ -119,4 +119,12 @@ def _write(db: GitDb, tree: InTree, root: bytes, changed: list[tuple[bytes, Entr
             handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(handle, "wb") as out:
                 out.write(blobs[entry.oid])
+        if os.path.isdir(full) and not os.path.islink(full):
+            _remove_empty(full)
         os.replace(fresh, full)
+
+
+def _remove_empty(folder: bytes) -> None:
+    """Folders without files: somebody's, or left by a killed run. Files there are `obstacles`."""
+    for base, _, _ in os.walk(folder, topdown=False):
+        os.rmdir(base)
