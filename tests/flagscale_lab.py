@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -70,18 +71,28 @@ def both_edits() -> Tree:
     return {**vendor_edit(common_edit()), "pkg/flag.py": b"FLAG = 1\n" * 49 + b"FLAG = 2\n"}
 
 
-def diff(scratch: Path, base: Files, changed: Files, *, prefix: str = "") -> bytes:
+_DIFFS: dict[object, bytes] = {}
+
+
+def diff(scratch: Path, base: Files, changed: Files) -> bytes:
     """What FlagScale's tool stores: ``git diff <base> <changed> --binary``, ids shortened."""
+    key = (tuple(base.items()), tuple(changed.items()))
+    if key not in _DIFFS:  # git takes its time, and many tests ask for the same
+        _DIFFS[key] = _diff(scratch, base, changed)
+    return _DIFFS[key]
+
+
+def _diff(scratch: Path, base: Files, changed: Files) -> bytes:
     if scratch.exists():
         shutil.rmtree(scratch)
-    write_files(scratch / prefix, base)
+    write_files(scratch, base)
     git("init", "-q", "-b", "main", ".", cwd=scratch)
     git("add", "-A", "-f", ".", cwd=scratch)
     git("commit", "-q", "--allow-empty", "-m", "base", cwd=scratch)
     for path in scratch.iterdir():
         if path.name != ".git":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    write_files(scratch / prefix, changed)
+    write_files(scratch, changed)
     git("add", "-A", "-f", ".", cwd=scratch)
     git("commit", "-q", "--allow-empty", "-m", "changed", cwd=scratch)
     return git("diff", "HEAD~", "HEAD", "--binary", cwd=scratch)
@@ -105,6 +116,14 @@ def per_file(patch: bytes) -> dict[str, bytes]:
         raw = name.strip(b'"').decode("unicode_escape").encode("latin-1")
         found[os.fsdecode(raw).removeprefix("a/").removeprefix("b/")] = part
     return found
+
+
+@functools.cache
+def rsa_key(number: int = 0) -> RSAPrivateKey:
+    """An RSA-4096 key; the same for the same ``number`` while the tests run."""
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    return rsa.generate_private_key(65537, 4096)
 
 
 def encrypt(data: bytes, key: RSAPrivateKey) -> bytes:
@@ -175,9 +194,9 @@ class Scale:
         folder.mkdir(parents=True)
         return self.lab.db.import_folder(write_files(folder, files))
 
-    def diff(self, base: Files, changed: Files, *, prefix: str = "") -> bytes:
+    def diff(self, base: Files, changed: Files) -> bytes:
         """A patch from ``base`` to ``changed``."""
-        return diff(self.scratch / "diff", base, changed, prefix=prefix)
+        return diff(self.scratch / "diff", base, changed)
 
     def put(self, where: str, data: bytes) -> Path:
         """A file of the checkout."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import functools
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyrage
+import pytest
 from uniscale_build.layers import apply_layer, find_layer
 from uniscale_build.seal import statement
 from uniscale_build.seal_keys import read_signing_key
+from uniscale_build.store import Store
 
-from tests.upstreams import Lab, snapshot
+from tests.upstreams import UPSTREAM, Lab, make_lab, snapshot
 
 
 @dataclass
@@ -69,8 +73,41 @@ class Sealing:
         )
 
 
-def make_sealing(lab: Lab, keys: Path) -> Sealing:
-    """Makes the layer with every kind of file, three readers' keys, two signers', the keyring."""
+@functools.cache
+def _template(base: Path) -> Sealing:
+    """The project that every test gets a copy of; made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        (base / "home").mkdir()
+        lab = make_lab(base, UPSTREAM)
+        for name in ("GIT_CONFIG_GLOBAL", "XDG_CONFIG_HOME", "UNISCALE_MANIFESTS"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", str(base / "home"))
+        patch.setenv("UNISCALE_PROJECT", str(lab.root))
+        patch.setenv("UNISCALE_CACHE", str(lab.store.root))
+        patch.chdir(lab.root)
+        return _make(lab, base / "keys")
+
+
+def make_sealing(template: Path, base: Path, patch: pytest.MonkeyPatch) -> Sealing:
+    """A project of one's own below ``base`` with the layer, the keys and the keyring."""
+    made = _template(template)
+    lab = Lab(base / "project", Store(base / "cache"), made.lab.upstream)
+    for old, new in ((made.lab.root, lab.root), (made.lab.store.root, lab.store.root),
+                     (made.keys, base / "keys")):  # fmt: skip
+        shutil.copytree(old, new, symlinks=True)
+    (base / "home").mkdir()
+    for name in ("UNISCALE_AGE_KEY", "UNISCALE_KEYRING", "GIT_CONFIG_GLOBAL", "XDG_CONFIG_HOME",
+                 "UNISCALE_MANIFESTS"):  # fmt: skip
+        patch.delenv(name, raising=False)
+    patch.setenv("HOME", str(base / "home"))
+    patch.setenv("UNISCALE_PROJECT", str(lab.root))
+    patch.setenv("UNISCALE_CACHE", str(lab.store.root))
+    patch.chdir(lab.root)
+    return Sealing(lab, base / "keys", made.plain, made.result)
+
+
+def _make(lab: Lab, keys: Path) -> Sealing:
+    """The layer with every kind of file, three readers' keys, two signers', the keyring."""
     lab.unpatch("-d", "acme")
     place = lab.place("acme")
     (place / "pkg/util.py").write_bytes((place / "pkg/util.py").read_bytes() + b"secret\n")

@@ -16,7 +16,17 @@ from uniscale_build.flagscale_crypto import decrypt
 from uniscale_build.project import find_project
 
 from tests.conftest import MakeProject
-from tests.flagscale_lab import BASE, DEVICE, Scale, encrypt, make_scale, quirks, roles, vendor_edit
+from tests.flagscale_lab import (
+    BASE,
+    DEVICE,
+    Scale,
+    encrypt,
+    make_scale,
+    quirks,
+    roles,
+    rsa_key,
+    vendor_edit,
+)
 
 SMALL = {**BASE, "notes.txt": b"one\ntwo\n3", "acme.py": b"# acme\n" * 40}
 
@@ -29,9 +39,9 @@ def pem(key: RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def key() -> RSAPrivateKey:
-    return rsa.generate_private_key(65537, 4096)
+    return rsa_key()
 
 
 @pytest.fixture
@@ -169,8 +179,7 @@ def test_a_patch_that_somebody_else_encrypted(
 
 def test_the_wrong_key_for_every_file(scale: Scale, key: RSAPrivateKey, tmp_path: Path) -> None:
     scale.store(scale.diff(BASE, SMALL), key=key)
-    other = rsa.generate_private_key(65537, 4096)
-    (tmp_path / "other.pem").write_bytes(pem(other))
+    (tmp_path / "other.pem").write_bytes(pem(rsa_key(1)))
     code, err = scale.refused("--key", str(tmp_path / "other.pem"))
     assert code == 5 and err.count("error[wrong-key]") == 2
 
@@ -190,14 +199,15 @@ def test_keys_that_are_none(scale: Scale, key: RSAPrivateKey, tmp_path: Path) ->
     assert code == 2 and "no-key-file" in err
 
 
+@settings(deadline=None, max_examples=50)
 @given(data=st.binary(max_size=600))
-def test_what_is_no_patch_is_refused(data: bytes, key: RSAPrivateKey) -> None:
+def test_what_is_no_patch_is_refused(data: bytes) -> None:
     with pytest.raises(LayerError):
-        decrypt(encrypt(data.replace(b"diff --git ", b""), key), key, "x")
+        decrypt(encrypt(data.replace(b"diff --git ", b""), rsa_key()), rsa_key(), "x")
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.randoms(use_true_random=False))
 def test_a_flipped_bit_is_refused_or_changes_nothing(

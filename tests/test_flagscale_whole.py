@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.conftest import MakeProject
 from tests.flagscale_lab import (
@@ -20,6 +19,7 @@ from tests.flagscale_lab import (
     make_scale,
     quirks,
     roles,
+    rsa_key,
     vendor_edit,
 )
 from tests.upstreams import Files, write_files
@@ -110,7 +110,7 @@ def test_nothing_of_a_backend_in_it(scale: Scale) -> None:
 
 
 def test_encrypted(scale: Scale, tmp_path: Path) -> None:
-    key = rsa.generate_private_key(65537, 4096)
+    key = rsa_key()
     path = old_set(scale, BASE, vendor_edit(), commit="c" * 40)
     path.with_name(path.name + ".encrypted").write_bytes(encrypt(path.read_bytes(), key))
     path.unlink()

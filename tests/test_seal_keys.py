@@ -17,16 +17,18 @@ from uniscale_build.errors import LayerError, ToolchainError
 from uniscale_build.seal_archive import Member, pack, read_folder, unpack, write_folder
 from uniscale_build.seal_keys import package
 
-from tests.conftest import MakeProject
 from tests.seal_lab import Sealing, make_sealing
 from tests.upstreams import snapshot
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("template")
+
+
 @pytest.fixture
-def sealing(make_project: MakeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sealing:
-    for name in ("UNISCALE_AGE_KEY", "UNISCALE_KEYRING"):
-        monkeypatch.delenv(name, raising=False)
-    return make_sealing(make_project(), tmp_path / "keys")
+def sealing(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sealing:
+    return make_sealing(template, tmp_path, monkeypatch)
 
 
 # -- keys ------------------------------------------------------------------------------------------
