@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Install, Installed
+from .conftest import Install, Installed
+from .reference import check_answer
 
 pytestmark = [pytest.mark.engine, pytest.mark.sources]
 
-DEMO = ROOT / "launchers" / "uniscale" / "models" / "demo"
 QUICK = ("--", "--max-model-len", "512", "--enforce-eager")
 STAND_IN = """\
 import os
@@ -20,19 +20,6 @@ __version__ = "stand-in"
 def enable(unused=()):
     with open(os.environ["FLAGGEMS_SEEN"], "a") as out:
         out.write(f"{os.getpid()} {sorted(unused)}\\n")
-"""
-GENERATE = """\
-import json, sys, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-folder, prompt = sys.argv[1:]
-tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-ids = tokenizer.apply_chat_template([{"role": "user", "content": prompt}],
-                                    add_generation_prompt=True, return_tensors="pt",
-                                    return_dict=True)
-out = model.generate(**ids, do_sample=False, max_new_tokens=24)
-text = tokenizer.decode(out[0, ids["input_ids"].shape[1]:], skip_special_tokens=True)
-print(json.dumps({"text": text, "prompt": ids["input_ids"].shape[1]}))
 """
 
 
@@ -47,10 +34,7 @@ def ask(engine: Installed, prompt: str, **env: str) -> dict[str, object]:
 def test_it_answers_as_transformers_do(install: Install, prompt: str) -> None:
     engine = install("vllm")
     answer = ask(engine, prompt)
-    wanted = json.loads(engine.ok("python", "-c", GENERATE, str(DEMO / "hf"), prompt))
-    usage = answer["usage"]
-    assert isinstance(usage, dict) and usage["prompt_tokens"] == wanted["prompt"]
-    assert str(answer["text"]).strip() == wanted["text"].strip()
+    check_answer(engine, prompt, answer)
     assert (answer["backend"], answer["device"]) == ("vllm", "cpu")
 
 
