@@ -26,7 +26,7 @@ _PATCH = (
 )  # fmt: skip
 _RENAMES = ("-M", "-l0")
 # Files that git itself reads wherever they lie: in an overlay they would act on our repository.
-_READ_BY_GIT = (b".gitattributes", b".gitignore", b".gitmodules", b".mailmap")
+READ_BY_GIT = (b".gitattributes", b".gitignore", b".gitmodules", b".mailmap")
 GITLINK = "160000"
 SYMLINK = "120000"
 
@@ -45,7 +45,7 @@ class Change:
     def overlay(self) -> bool:
         """True for an added file that a layer keeps as itself."""
         name = self.path.rsplit(b"/", 1)[-1].lower()
-        return self.status == "A" and self.new.mode != SYMLINK and name not in _READ_BY_GIT
+        return self.status == "A" and self.new.mode != SYMLINK and name not in READ_BY_GIT
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Member:
 def shown(path: bytes) -> str:
     """A path for people: UTF-8 where it is, escapes where it is not or would disturb a terminal."""
     text = path.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -145,6 +147,11 @@ def _patches(
     if at != len(parts) or len(members) != len(wanted):
         raise StoreError(f"git gave {len(parts)} patches for {at} changes", slug="git")
     return members
+
+
+def changed_patches(db: GitDb, base: str, result: str) -> list[bytes]:
+    """The patches of `export` for files that ``base`` has, without their names."""
+    return sections(db.run(*_PATCH, *_RENAMES, "--diff-filter=MDRT", base, result).out)
 
 
 _SECTION = re.compile(rb"^(?=diff --git )", re.MULTILINE)

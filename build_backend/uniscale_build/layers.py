@@ -17,7 +17,7 @@ from pathlib import Path
 from uniscale_build.errors import LayerError, UniscaleError, raise_all
 from uniscale_build.gitdb import GitDb, Ran
 from uniscale_build.ids import check_name, is_object_id
-from uniscale_build.lint import lint_layer
+from uniscale_build.lint import Lint, as_git_reads, lint_layer
 from uniscale_build.manifest import Pin
 from uniscale_build.overlay import add_overlay, check_links
 from uniscale_build.yamlfile import Fields, load
@@ -144,13 +144,19 @@ def apply_layer(db: GitDb, base: str, layer: Layer) -> str:
 
         with opened(layer, db.store) as plain:
             return apply_layer(db, base, plain)
-    found = lint_layer(layer, db)
+    found = lint_layer(layer)
     raise_all(found.errors)
+    return apply_linted(db, base, layer, found)
+
+
+def apply_linted(db: GitDb, base: str, layer: Layer, found: Lint) -> str:
+    """`apply_layer` for who has looked through the layer's files already (no error was found)."""
     with db.index(base) as index:
         if found.patches:
-            ran = index.apply(b"".join(found.patches), check=False)
+            ran = index.apply(b"".join(found.patches), check=False, names=True)
             if ran.code != 0:
                 raise_all(_explain(db, base, layer, ran))
+            raise_all(as_git_reads(layer, ran.out, found))
         add_overlay(db, layer, index, found)
         tree = index.write_tree()
     check_links(db, base, tree, layer, found)

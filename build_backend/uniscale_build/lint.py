@@ -11,7 +11,6 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LayerError
@@ -21,7 +20,6 @@ from uniscale_build.patchtext import Section, read_patch
 from uniscale_build.pathrules import link_problem, path_problem
 
 if TYPE_CHECKING:
-    from uniscale_build.gitdb import GitDb
     from uniscale_build.layers import Layer
 
 MAX_PATCH = 256 << 20  # bytes of one patch file
@@ -123,10 +121,11 @@ def _path_warnings(path: bytes, place: str) -> Iterator[LayerError]:
 
 def text_warnings(text: bytes, name: str, place: str) -> Iterator[LayerError]:
     """What a reviewer must see in added text."""
-    if _BIDI.search(text):
+    # Plain searches first: the expressions are slow on large files.
+    if (b"\xe2\x80" in text or b"\xe2\x81" in text) and _BIDI.search(text):
         yield LayerError(f"{name} has characters that turn the direction of text", where=place,
                          hint="it may run otherwise than it shows", slug="bidi")  # fmt: skip
-    if len(set(_CONFLICT.findall(text))) == 2:
+    if b"<<<<<<< " in text and len(set(_CONFLICT.findall(text))) == 2:
         yield LayerError(f"{name} has conflict markers", where=place,
                          hint="a merge was not finished", slug="conflict-markers")  # fmt: skip
 
@@ -155,8 +154,8 @@ def _type_change(sections: Sequence[Section]) -> bool:
     return len(sections) == 2 and sections[0].new is None and sections[1].old is None
 
 
-def lint_layer(layer: Layer, db: GitDb | None = None) -> Lint:
-    """Everything that is wrong with a layer's files; with ``db``, git's reading is compared too.
+def lint_layer(layer: Layer) -> Lint:
+    """Everything that is wrong with a layer's files, as far as they tell it themselves.
 
     A sealed layer has nothing that can be read.
     """
@@ -170,8 +169,6 @@ def lint_layer(layer: Layer, db: GitDb | None = None) -> Lint:
     for path in overlay:
         found.add(_overlay_file(layer, path))
     found.errors += _duplicates(layer, found.sections, [path[8:] for path in overlay])
-    if db is not None and found.patches and not found.errors:
-        found.errors += _as_git_reads(layer, db, found)
     return found
 
 
@@ -197,9 +194,10 @@ def _layer_files(layer: Layer, found: Lint) -> list[bytes]:
 
 
 def _stray(full: bytes, path: bytes) -> tuple[str, str] | None:
-    if os.path.islink(full):
+    mode = os.lstat(full).st_mode
+    if stat.S_ISLNK(mode):
         return "is a link", "a link is kept as a patch: capture it with uniscale-build patch"
-    if not stat.S_ISREG(os.lstat(full).st_mode):
+    if not stat.S_ISREG(mode):
         return "is not a file", "remove it"
     if path.startswith(b"diff/") and not path.endswith(b".patch"):
         return "is not a patch", "diff/ holds *.patch only; remove it"
@@ -212,7 +210,8 @@ def _patch_file(layer: Layer, path: bytes) -> Lint:
     if (size := os.stat(full).st_size) > MAX_PATCH:
         return Lint([LayerError(f"has {size} bytes", where=where, slug="bomb",
                                 hint=f"a patch has at most {MAX_PATCH}")])  # fmt: skip
-    data = Path(os.fsdecode(full)).read_bytes()
+    with open(full, "rb") as file:
+        data = file.read()
     return lint_patch(data, where=where, label=path, layer=layer.name)
 
 
@@ -221,7 +220,8 @@ def _overlay_file(layer: Layer, path: bytes) -> Lint:
     found = Lint()
     if (told := path_problem(name)) is not None:
         found.errors.append(LayerError(f"{shown(name)} {told[1]}", where=where, slug=told[0]))
-    data = Path(os.fsdecode(os.path.join(os.fsencode(layer.folder), path))).read_bytes()
+    with open(os.path.join(os.fsencode(layer.folder), path), "rb") as file:
+        data = file.read()
     found.warnings += _path_warnings(name, where)
     found.warnings += text_warnings(data, shown(name), where)
     if b"uniscale:" in data:
@@ -253,21 +253,21 @@ def _duplicates(
                 )
 
 
-def _as_git_reads(layer: Layer, db: GitDb, found: Lint) -> Iterator[LayerError]:
-    """git must see the very files that we see; anything else is a patch in disguise."""
-    ran = db.run("apply", "--numstat", "-z", "-", stdin=b"".join(found.patches), check=False)
-    if ran.code != 0:
-        said = ran.err.strip().splitlines()
-        yield LayerError(f"git does not read it: {said[0] if said else 'no reason given'}",
-                         where=layer.where, slug="git-refuses")  # fmt: skip
-        return
-    names = [line.split(b"\t", 2)[2] for line in ran.out.split(b"\0")[:-1]]
+def as_git_reads(layer: Layer, numstat: bytes, found: Lint) -> list[LayerError]:
+    """git must see the very files that we see; anything else is a patch in disguise.
+
+    ``numstat`` is what ``git apply --numstat -z`` says of the layer's patches.
+    """
+    names = [line.split(b"\t", 2)[2] for line in numstat.split(b"\0")[:-1]]
     ours = [section.path for section in found.sections]
-    if names != ours:
-        differ = sorted({shown(name) for name in {*names} ^ {*ours}}) or ["their order"]
-        yield LayerError(
+    if names == ours:
+        return []
+    differ = sorted({shown(name) for name in {*names} ^ {*ours}}) or ["their order"]
+    return [
+        LayerError(
             f"git reads other files in it than we do: {', '.join(differ[:6])}",
             where=layer.where,
             hint="a patch that is read in two ways is refused; make it again with git diff",
             slug="ambiguous",
         )
+    ]

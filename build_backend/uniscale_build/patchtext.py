@@ -56,6 +56,7 @@ class Section:
 
 _HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _INDEX = re.compile(rb"index ([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?")
+_PLAIN = re.compile(rb"[ !#-\[\]-~]*")
 _CRLF = re.compile(rb"^diff --git .*\r$", re.MULTILINE)
 _STUB = re.compile(rb"(Binary )?[Ff]iles .* differ")
 _ESCAPES = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13, b'"': 34, b"\\": 92}
@@ -87,6 +88,8 @@ def unquote(text: bytes) -> bytes | None:
 
 def quote(name: bytes, *, high: bool = True) -> bytes:
     """``name`` as git writes it in a header; ``high``: bytes above 127 are escaped too."""
+    if _PLAIN.fullmatch(name):
+        return name
     letters = {code: b"\\" + letter for letter, code in _ESCAPES.items()}
     out, plain = bytearray(), True
     for byte in name:

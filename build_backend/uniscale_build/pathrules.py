@@ -6,6 +6,7 @@ core.protectNTFS: a tree that is safe here is safe on every machine that checks 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -14,6 +15,7 @@ _IGNORED_BY_HFS = dict.fromkeys(
     (*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF)
 )
 _SHORT_MODULES = re.compile(r"gitmod~[1-4]|gi7eba~[1-9]|gi7eb~[1-9]\d|gi7e~[1-9]\d\d")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(rb"[A-Za-z]:[\\/]")
 _LINKS_DEEP = 40  # as many as Linux follows
 
@@ -24,7 +26,7 @@ def path_problem(path: bytes) -> tuple[str, str] | None:
         return "bad-path", "has no name"
     if path.startswith((b"/", b"\\")) or _DRIVE.match(path):
         return "absolute-path", "is an absolute path"
-    if any(byte < 0x20 or byte == 0x7F for byte in path):
+    if _CONTROL.search(path):
         return "control-character", "has a control character in its name"
     for part in path.split(b"/"):
         if part in (b"", b"."):
@@ -40,11 +42,13 @@ def path_problem(path: bytes) -> tuple[str, str] | None:
     return None
 
 
+@functools.lru_cache(maxsize=8192)
 def is_dot_git(part: bytes) -> bool:
     """True for ``.git`` as any file system may spell it."""
     return any(word in (".git", "git~1") for word in _spellings(part))
 
 
+@functools.lru_cache(maxsize=8192)
 def is_gitmodules(part: bytes) -> bool:
     """True for ``.gitmodules`` as any file system may spell it."""
     return any(
