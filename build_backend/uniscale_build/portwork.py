@@ -18,7 +18,7 @@ from pathlib import Path
 from uniscale_build.errors import ConflictError, SettingsError, StoreError, UniscaleError, raise_all
 from uniscale_build.gitdb import GitDb, run_git
 from uniscale_build.ids import inside
-from uniscale_build.inplace import free_locks, refuse_operations, transfer_back
+from uniscale_build.inplace import free_locks, refuse_operations
 from uniscale_build.intree import BRANCH, InTree, Scan, stamp, tree_of
 from uniscale_build.layerfile import shown
 from uniscale_build.layers import find_layer
@@ -28,7 +28,7 @@ from uniscale_build.project import Project
 from uniscale_build.replay import Replayed
 from uniscale_build.resolutions import Conflict, Resolutions, Resolved
 from uniscale_build.rewrite import rewrite
-from uniscale_build.stack import fresh_index, transfer
+from uniscale_build.stack import fresh_index, transfer, transfer_back
 from uniscale_build.store import Store, write_atomic
 from uniscale_build.verdict import marker_lines
 

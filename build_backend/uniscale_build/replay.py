@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from uniscale_build.gitdb import Entry, GitDb, GitFailed
 from uniscale_build.resolutions import Conflict, Resolutions, Resolved, has_markers
@@ -51,21 +50,18 @@ def replay(
     """``ours`` with what changed from ``base`` to ``theirs``; without ``memory`` none is asked."""
     if ours == base:
         return Replayed(theirs, ())
-    tree, stages, messages = _merge_tree(db, base, ours, theirs)
+    tree, stages, messages, sides = _merge_tree(db, base, ours, theirs)
     if not stages:
         return Replayed(tree, ())
-    conflicts = [_marked(db, path, found, labels) for path, found in sorted(stages.items())]
+    conflicts = _marked(db, tree, stages, sides, labels)
     settled: dict[bytes, Resolved] = {}
     helped: dict[bytes, tuple[str, tuple[str, ...]]] = {}
     if memory is not None:
         for path, known in memory.recall(conflicts).items():
             settled[path], helped[path] = known, ("memory", ())
-    for conflict in conflicts:
-        if conflict.path not in settled and has_markers(conflict.marked):
-            merged = _structural(db, conflict)
-            if merged is not None:
-                settled[conflict.path], notes = merged
-                helped[conflict.path] = ("structure", notes)
+    rest = [c for c in conflicts if c.path not in settled]
+    for path, (merged, notes) in _structural(db, rest).items():
+        settled[path], helped[path] = merged, ("structure", notes)
     left = tuple(conflict for conflict in conflicts if conflict.path not in settled)
     return Replayed(_with(db, tree, settled, left), left, helped, messages)
 
@@ -75,12 +71,13 @@ _Stages = dict[bytes, dict[int, Entry]]
 
 def _merge_tree(
     db: GitDb, base: str, ours: str, theirs: str
-) -> tuple[str, _Stages, dict[bytes, str]]:
-    """git's merge: tree, stages of what conflicts, and the type of conflict by path."""
+) -> tuple[str, _Stages, dict[bytes, str], Sequence[str]]:
+    """git's merge: tree, stages of what conflicts, its type by path, and the two commits."""
     # git before 2.40 takes the base from history alone, so the trees get a history.
     root = db.commit(base, [], "base")
     sides = [db.commit(tree, [root], "side") for tree in (ours, theirs)]
-    options = ("-c", "merge.directoryRenames=false", "-c", "merge.renameLimit=0")
+    options = ("-c", "merge.directoryRenames=false", "-c", "merge.renameLimit=0",
+               "-c", "merge.conflictStyle=zdiff3")  # fmt: skip
     args = ("merge-tree", "--write-tree", "-z", "--messages", *sides)
     ran = db.run(*options, *args, check=False)
     if ran.code not in (0, 1):
@@ -102,41 +99,60 @@ def _merge_tree(
             for path in words[at + 1 : at + 1 + count]:
                 messages.setdefault(path, kind.partition("(")[2].rstrip(")"))
         at += count + 3
-    return tree, stages, messages
+    return tree, stages, messages, sides
 
 
-def _marked(db: GitDb, path: bytes, stages: dict[int, Entry], labels: Labels) -> Conflict:
-    """The conflict with its text in markers that name the sides, where there is a text."""
-    two = all(n in stages and stages[n].mode.startswith("100") for n in (2, 3))
-    if not two:
-        return Conflict(path, stages)
-    blobs = db.read_blobs([entry.oid for entry in stages.values()])
-    texts = [blobs[stages[n].oid] if n in stages else b"" for n in (2, 1, 3)]
-    with db.store.scratch() as folder:
-        names = [folder / name for name in ("ours", "base", "theirs")]
-        for name, text in zip(names, texts, strict=True):
-            name.write_bytes(text)
-        return Conflict(path, stages, _merge_file(db, names, labels))
+def _marked(
+    db: GitDb, tree: str, stages: _Stages, sides: Sequence[str], labels: Labels
+) -> list[Conflict]:
+    """The conflicts with their texts in markers that name the sides, where there is a text."""
+    text = [p for p, s in stages.items() if all(n in s and s[n].mode[:3] == "100" for n in (2, 3))]
+    files = db.list_tree(tree) if text else {}
+    blobs = db.read_blobs([files[path].oid for path in text]) if text else {}
+    marked = {}
+    for path in text:
+        data = blobs[files[path].oid]
+        # git leaves a binary file as it is on one side, without markers.
+        marked[path] = _named(data, sides, labels) if has_markers(data) else b""
+    return [Conflict(path, found, marked.get(path, b"")) for path, found in sorted(stages.items())]
 
 
-def _merge_file(db: GitDb, names: Sequence[Path], labels: Labels) -> bytes:
-    sides = (labels.ours, labels.base, labels.theirs)
-    words = [word for label in sides for word in ("-L", re.sub(r"\s+", " ", label))]
-    ran = db.run("merge-file", "-p", "--zdiff3", *words, *map(str, names), check=False)
-    # 255: a binary file. Otherwise the number of conflicts (which may be none: modes differ).
-    return b"" if ran.code >= 128 else ran.out
+def _named(data: bytes, sides: Sequence[str], labels: Labels) -> bytes:
+    """git's markers name commits that nobody knows; ours name versions and layers."""
+    names = (labels.ours, labels.base, labels.theirs)
+    ours, base, theirs = (re.sub(r"\s+", " ", name).encode() for name in names)
+    rules = (
+        (rb"^<<<<<<< %s(:[^\r\n]*)?" % sides[0].encode(), b"<<<<<<< " + ours),
+        (rb"^\|\|\|\|\|\|\| [0-9a-f]{7,40}(:[^\r\n]*)?(?=\r?$)", b"||||||| " + base),
+        (rb"^>>>>>>> %s(:[^\r\n]*)?" % sides[1].encode(), b">>>>>>> " + theirs),
+    )
+    for pattern, name in rules:
+        data = re.sub(pattern, lambda _, name=name: name, data, flags=re.MULTILINE)  # type: ignore[misc]
+    return data
 
 
-def _structural(db: GitDb, conflict: Conflict) -> tuple[Resolved, tuple[str, ...]] | None:
-    stages = conflict.stages
-    if 1 not in stages or len({entry.mode for entry in stages.values()}) != 1:
-        return None
-    path = conflict.path.decode("utf-8", "replace")
-    if not path.endswith((".py", ".pyi", ".txt", ".in")):
-        return None
-    blobs = db.read_blobs([entry.oid for entry in stages.values()])
-    merged = merge_file(path, *(blobs[stages[n].oid] for n in (1, 2, 3)))
-    return None if merged is None else (Resolved(stages[2].mode, merged.data), merged.notes)
+def _structural(
+    db: GitDb, conflicts: Sequence[Conflict]
+) -> dict[bytes, tuple[Resolved, tuple[str, ...]]]:
+    """What the structural merge settles, with its notes."""
+    usable = [
+        conflict
+        for conflict in conflicts
+        if has_markers(conflict.marked)
+        and set(conflict.stages) == {1, 2, 3}
+        and len({entry.mode for entry in conflict.stages.values()}) == 1
+        and conflict.path.endswith((b".py", b".pyi", b".txt", b".in"))
+    ]
+    if not usable:
+        return {}
+    blobs = db.read_blobs([entry.oid for c in usable for entry in c.stages.values()])
+    found = {}
+    for conflict in usable:
+        path, stages = conflict.path.decode("utf-8", "replace"), conflict.stages
+        merged = merge_file(path, *(blobs[stages[n].oid] for n in (1, 2, 3)))
+        if merged is not None:
+            found[conflict.path] = (Resolved(stages[2].mode, merged.data), merged.notes)
+    return found
 
 
 def _with(db: GitDb, tree: str, settled: Mapping[bytes, Resolved], left: Sequence[Conflict]) -> str:
@@ -148,5 +164,6 @@ def _with(db: GitDb, tree: str, settled: Mapping[bytes, Resolved], left: Sequenc
         index.remove(path for path, known in settled.items() if known.data is None)
         kept = [(p, k.mode, k.data) for p, k in settled.items() if k.data is not None]
         kept += [(c.path, (c.stages.get(2) or c.stages[3]).mode, c.marked) for c in marked]
-        index.put((path, Entry(mode, db.write_blob(data))) for path, mode, data in kept)
+        oids = db.write_blobs([data for _, _, data in kept])
+        index.put((path, Entry(mode, oid)) for (path, mode, _), oid in zip(kept, oids, strict=True))
         return index.write_tree()

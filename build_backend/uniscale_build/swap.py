@@ -94,13 +94,22 @@ def finish(home: Path) -> None:
 
 
 def _fingerprint(folder: Path) -> str:
-    return hashlib.sha256((folder / "layer.yaml").read_bytes()).hexdigest()
+    """A hash over names, contents and execute bits of everything in a folder."""
+    value = hashlib.sha256()
+    for base, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(base, name)
+            head = f"{path.relative_to(folder)}\0{path.lstat().st_mode & 0o170100:o}\0"
+            value.update(os.fsencode(head))
+            link = path.is_symlink()
+            value.update(os.fsencode(os.readlink(path)) if link else path.read_bytes())
+    return value.hexdigest()
 
 
 def _exchange(home: Path, name: str, fingerprint: str) -> None:
     fresh, current, old = staged(home, name), home / name, home / f".{name}.old"
-    # layer.yaml names the result tree, so old and new are never alike.
-    if (current / "layer.yaml").is_file() and _fingerprint(current) == fingerprint:
+    if current.is_dir() and _fingerprint(current) == fingerprint:
         return
     if not current.exists():
         fresh.rename(current)

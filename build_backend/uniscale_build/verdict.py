@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from uniscale_build.gitdb import Entry, GitDb
+from uniscale_build.gitdb import GitDb
 from uniscale_build.layerfile import Change, changes, shown
 from uniscale_build.replay import Replayed
 from uniscale_build.resolutions import Conflict
@@ -73,79 +73,71 @@ class Verdict:
         }
 
 
-@dataclass(frozen=True)
-class _Landed:
-    """Where a change of the layer went: the blobs before and after on the new base."""
-
-    path: bytes
-    old: Entry
-    new: Entry
-
-
 def classify(db: GitDb, base: str, ours: str, theirs: str, done: Replayed) -> tuple[Verdict, ...]:
     """One verdict for each file that differs between ``base`` and ``theirs``, in git's order."""
     layer = changes(db, base, theirs)
     if ours == base:
         return tuple(Verdict(CLEAN, shown(change.path)) for change in layer)
-    judge = _Judge(db, base, ours, layer, done)
-    return judge.verdicts()
+    return _Judge(db, ours, layer, done).verdicts()
 
 
 class _Judge:
-    def __init__(
-        self, db: GitDb, base: str, ours: str, layer: Sequence[Change], done: Replayed
-    ) -> None:
+    def __init__(self, db: GitDb, ours: str, layer: Sequence[Change], done: Replayed) -> None:
         self.db = db
         self.layer = layer
         self.done = done
         self.ours = db.list_tree(ours)
-        self.base_tree, self.ours_tree = base, ours
         self.new = {change.path: change for change in changes(db, ours, done.tree)}
         self.conflicts = {conflict.path: conflict for conflict in done.conflicts}
-        self.renames: dict[bytes, bytes] | None = None
+        self.hunks: dict[tuple[str, str], list[Hunk]] = {}
+        self.moved: dict[bytes, bytes] = {}
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """All of them; hunks of files that upstream changed are compared in one go."""
-        landed = [self._landed(change) for change in self.layer]
-        pairs = []
-        for change, place in zip(self.layer, landed, strict=True):
+        lost = [c for c in self.layer if c.status != "A" and c.old_path not in self.ours
+                and c.path not in self.new]  # fmt: skip
+        known = {path for change in self.layer for path in (change.path, change.old_path)}
+        free = [change for path, change in self.new.items() if path not in known]
+        pairs = [(c.old.oid, c.new.oid) for c in (*lost, *free)] if lost and free else []
+        for change in self.layer:
+            place = self.new.get(change.path)
             if place is not None and change.status != "A" and change.old.oid != place.old.oid:
                 pairs += [(change.old.oid, change.new.oid), (place.old.oid, place.new.oid)]
-        hunks = hunks_of(self.db, pairs)
-        return tuple(
-            self._verdict(change, place, hunks)
-            for change, place in zip(self.layer, landed, strict=True)
-        )
+        self.hunks = hunks_of(self.db, pairs)
+        self._follow(lost, free)
+        return tuple(self._verdict(change) for change in self.layer)
 
-    def _landed(self, change: Change) -> _Landed | None:
-        """Where the change is in the new tree, or None when nothing is left of it there."""
-        for path in (change.path, self._renamed(change.old_path)):
-            if path is not None and path in self.new:
-                new = self.new[path]
-                return _Landed(path, new.old, new.new)
-        return None
+    def _follow(self, lost: Sequence[Change], free: Sequence[Change]) -> None:
+        """Find where upstream moved files to: the merge put the layer's hunks there."""
+        by_base = {c.stages[1].oid: path for path, c in self.conflicts.items() if 1 in c.stages}
+        for change in lost:
+            if change.path in self.conflicts:
+                continue
+            if change.old.oid in by_base:
+                self.moved[change.path] = by_base[change.old.oid]
+                continue
+            bodies = {hunk.body for hunk in self.hunks.get((change.old.oid, change.new.oid), [])}
+            scores = [
+                (len(bodies & {h.body for h in self.hunks.get((f.old.oid, f.new.oid), [])}), f.path)
+                for f in free
+            ]
+            best = max(scores, default=(0, b""))
+            if best[0]:
+                self.moved[change.path] = best[1]
 
-    def _renamed(self, path: bytes) -> bytes | None:
-        """Upstream's new name of a file that is gone from its old place."""
-        if path in self.ours:
-            return None
-        if self.renames is None:
-            args = ("diff-tree", "-r", "-z", "--name-status", "-M", "--diff-filter=R")
-            words = self.db.run(*args, self.base_tree, self.ours_tree).out.split(b"\0")[:-1]
-            self.renames = {words[at + 1]: words[at + 2] for at in range(0, len(words), 3)}
-        return self.renames.get(path)
+    def _landed(self, change: Change) -> Change | None:
+        """The change on the new base, or None when nothing is left of it there."""
+        return self.new.get(change.path) or self.new.get(self.moved.get(change.path, b""))
 
-    def _verdict(
-        self, change: Change, place: _Landed | None, hunks: Mapping[tuple[str, str], list[Hunk]]
-    ) -> Verdict:
-        name = shown(change.path)
-        moved = self._renamed(change.old_path) if change.status != "A" else None
+    def _verdict(self, change: Change) -> Verdict:
+        name, place = shown(change.path), self._landed(change)
+        moved = self.moved.get(change.path)
         conflict = next(
             (self.conflicts[p] for p in (change.path, change.old_path, moved)
              if p in self.conflicts), None
         )  # fmt: skip
         moved_to = shown(place.path) if place is not None and place.path != change.path else ""
-        parts = self._parts(change, place, hunks, conflict is not None)
+        parts = self._parts(change, place, conflict is not None)
         if conflict is not None:
             return self._conflict(change, conflict, parts)
         for path in (change.path, change.old_path, moved):
@@ -167,17 +159,11 @@ class _Judge:
         kind = OFFSET if any(part.offset for part in parts) else CLEAN
         return Verdict(kind, name, detail, parts, moved_to)
 
-    def _parts(
-        self,
-        change: Change,
-        place: _Landed | None,
-        hunks: Mapping[tuple[str, str], list[Hunk]],
-        conflict: bool,
-    ) -> tuple[Part, ...]:
+    def _parts(self, change: Change, place: Change | None, conflict: bool) -> tuple[Part, ...]:
         if place is None:
             return ()
-        before = hunks.get((change.old.oid, change.new.oid), [])
-        after = hunks.get((place.old.oid, place.new.oid), [])
+        before = self.hunks.get((change.old.oid, change.new.oid), [])
+        after = self.hunks.get((place.old.oid, place.new.oid), [])
         return matched(before, after, CONTENT if conflict else UPSTREAM)
 
     def _conflict(self, change: Change, conflict: Conflict, parts: tuple[Part, ...]) -> Verdict:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from uniscale_build.structural.celltext import inserted, joined
 from uniscale_build.structural.elements import container
-from uniscale_build.structural.pysource import Doubt, Source, Unit
+from uniscale_build.structural.pysource import Doubt, Excerpt, Source, Unit
 from uniscale_build.structural.weaving import Edit, applied
 
 
@@ -43,12 +43,13 @@ def names(unit: Unit) -> list[Name]:
     return [Name(module, alias.name, alias.asname) for alias in node.names]
 
 
-@dataclass
 class _Run:
-    """Import statements of one version, and the lines that hold them."""
+    """The import statements of one version."""
 
-    source: Source
-    units: list[Unit]
+    def __init__(self, side: Excerpt) -> None:
+        self.side = side
+        self.source = side.source
+        self.units = side.units if side.text.strip() else []
 
     def all(self) -> list[Name]:
         return [name for unit in self.units for name in names(unit)]
@@ -60,23 +61,17 @@ class _Run:
         return next((u for u in self.units if names(u)[0].module == module), None)
 
 
-def merge_runs(
-    base: tuple[Source, list[Unit]],
-    ours: tuple[Source, list[Unit]],
-    theirs: tuple[Source, list[Unit]],
-    lines: tuple[int, int],
-) -> str:
-    """The text of ours' lines ``lines`` with what theirs added and removed; `Doubt` if unsure."""
-    b, o, t = _Run(*base), _Run(*ours), _Run(*theirs)
+def merge_runs(base: Excerpt, ours: Excerpt, theirs: Excerpt) -> str:
+    """The lines of ours with what theirs added and removed; `Doubt` if unsure."""
+    b, o, t = _Run(base), _Run(ours), _Run(theirs)
     added = list((Counter(t.all()) - Counter(b.all())).elements())
     removed = list((Counter(b.all()) - Counter(t.all())).elements())
     _check(b, o, added, removed)
     added = [name for name in added if name not in o.all()]
     removed = [name for name in removed if name in o.all()]
-    start = o.source.starts[lines[0]]
-    edits = _taken_out(o, removed) + _put_in(b, o, t, added, lines)
-    text = applied(o.source.text[start : o.source.starts[lines[1]]], edits, start)
-    _verify(o, text, lines, added, removed)
+    edits = _taken_out(o, removed) + _put_in(b, o, t, added)
+    text = applied(ours.text, edits, o.source.starts[ours.shift])
+    _verify(o, text, added, removed)
     return text
 
 
@@ -108,7 +103,7 @@ def _taken_out(o: _Run, removed: list[Name]) -> list[Edit]:
     return edits
 
 
-def _put_in(b: _Run, o: _Run, t: _Run, added: list[Name], lines: tuple[int, int]) -> list[Edit]:
+def _put_in(b: _Run, o: _Run, t: _Run, added: list[Name]) -> list[Edit]:
     edits: dict[int, Edit] = {}
     for unit in t.units:
         new = [name for name in names(unit) if name in added]
@@ -118,7 +113,7 @@ def _put_in(b: _Run, o: _Run, t: _Run, added: list[Name], lines: tuple[int, int]
         if target is not None:
             edit = _into(o.source, target, t.source, unit, new)
         elif len(new) == len(names(unit)):
-            at = o.source.starts[_place(o, t, unit, lines)]
+            at = o.source.starts[_place(o, t, unit)]
             edit = Edit(at, at, _with_notes(b, t, unit))
         else:
             raise Doubt("a statement that is only partly new")
@@ -154,7 +149,7 @@ def _into(ours: Source, target: Unit, theirs: Source, unit: Unit, new: list[Name
     return Edit(mine.cells.start, mine.cells.end, text)
 
 
-def _place(o: _Run, t: _Run, unit: Unit, lines: tuple[int, int]) -> int:
+def _place(o: _Run, t: _Run, unit: Unit) -> int:
     """Ours' line before which a new statement goes: behind its predecessor in theirs."""
     at = t.units.index(unit)
     keys = {_key(mine): mine for mine in o.units}
@@ -164,7 +159,7 @@ def _place(o: _Run, t: _Run, unit: Unit, lines: tuple[int, int]) -> int:
     for after in t.units[at + 1 :]:
         if _key(after) in keys:
             return keys[_key(after)].start
-    return lines[1]
+    return o.side.end
 
 
 def _key(unit: Unit) -> tuple[str | None, str]:
@@ -174,9 +169,9 @@ def _key(unit: Unit) -> tuple[str | None, str]:
 
 def _with_notes(b: _Run, t: _Run, unit: Unit) -> str:
     """A statement with the new comment lines directly above it, whole lines."""
-    known = b.source.comments(0, len(b.source.lines))
+    known = b.source.comments()
     start = unit.start
-    while start:
+    while start > t.side.shift:
         above = t.source.lines[start - 1].strip()
         if not above.startswith("#") or above in known:
             break
@@ -185,14 +180,9 @@ def _with_notes(b: _Run, t: _Run, unit: Unit) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
-def _verify(
-    o: _Run, text: str, lines: tuple[int, int], added: list[Name], removed: list[Name]
-) -> None:
-    merged = Source(o.source.replaced(*lines, text))
-    last = lines[0] + text.count("\n") + (not text.endswith("\n"))
-    units = [u for u in merged.units if lines[0] <= u.start < last]
-    if not all(is_import(unit) for unit in units):
+def _verify(o: _Run, text: str, added: list[Name], removed: list[Name]) -> None:
+    merged = _Run(o.side.replaced(text))
+    if not all(is_import(unit) for unit in merged.units):
         raise Doubt("more than imports changed")
-    made = Counter(name for unit in units for name in names(unit))
-    if made != Counter(o.all()) + Counter(added) - Counter(removed):
+    if Counter(merged.all()) != Counter(o.all()) + Counter(added) - Counter(removed):
         raise Doubt("the text does not say what it should")

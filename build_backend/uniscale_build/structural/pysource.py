@@ -45,7 +45,10 @@ class Unit:
 
 
 class Source:
-    """One Python file; raises `Doubt` when it does not compile or cannot be mapped."""
+    """One Python file, or an excerpt of one; parsed when its tree is asked for.
+
+    Raises `Doubt` where it is not Python, or its places cannot be told.
+    """
 
     def __init__(self, text: str) -> None:
         if text.replace("\r\n", "").count("\r") or "\0" in text or text.startswith("\ufeff"):
@@ -58,7 +61,16 @@ class Source:
         self.starts = [0]
         for line in self.lines:
             self.starts.append(self.starts[-1] + len(line))
-        self.tree = parse(text)
+
+    @functools.cached_property
+    def tree(self) -> ast.Module:
+        """The syntax tree."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return ast.parse(self.text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise Doubt("is not Python") from error
 
     def offset(self, line: int, column: int) -> int:
         """Characters before a place that ``ast`` gives: lines from 1, columns in UTF-8 bytes."""
@@ -143,14 +155,9 @@ class Source:
             for field in BODIES:
                 self._collect(getattr(node, field, None) or [], found)
 
-    def comments(self, start: int, end: int) -> Counter[str]:
-        """The comments in lines ``start`` to ``end``."""
-        low, high = self.starts[start], self.starts[min(end, len(self.lines))]
-        return Counter(
-            token.string
-            for token in self.tokens
-            if token.kind == tokenize.COMMENT and low <= token.start < high
-        )
+    def comments(self) -> Counter[str]:
+        """All comments."""
+        return Counter(t.string for t in self.tokens if t.kind == tokenize.COMMENT)
 
     def slice(self, start: int, end: int) -> str:
         """The text of lines ``start`` to ``end``."""
@@ -161,16 +168,55 @@ class Source:
         return self.text[: self.starts[start]] + text + self.text[self.starts[end] :]
 
 
-def parse(text: str) -> ast.Module:
-    """The syntax tree of a file that compiles; `Doubt` otherwise."""
+def check_compiles(text: str) -> None:
+    """`Doubt` unless a whole file compiles (parsing alone lets a parameter be given twice)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # ast.parse lets through what the compiler refuses: a parameter given twice.
             compile(text, "<merge>", "exec", dont_inherit=True)
-            return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Doubt("does not compile") from error
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Some whole statements of a file as a source of their own; ``shift`` lines stand before."""
+
+    source: Source
+    shift: int
+    end: int  # the line behind the last one, in the excerpt
+
+    @property
+    def text(self) -> str:
+        """The lines of the file, without what was put around them."""
+        return self.source.slice(self.shift, self.end)
+
+    @property
+    def units(self) -> list[Unit]:
+        """The statements in it."""
+        return [unit for unit in self.source.units if self.shift <= unit.start < self.end]
+
+    def replaced(self, text: str) -> Excerpt:
+        """With another text in place of the lines of the file."""
+        whole = self.source.replaced(self.shift, self.end, text)
+        size = text.count("\n") + (bool(text) and not text.endswith("\n"))
+        return Excerpt(Source(whole), self.shift, self.shift + size)
+
+
+def excerpt(source: Source, start: int, end: int, *, header: bool = False) -> Excerpt:
+    """Lines ``start`` to ``end``; a ``header`` gets a body, and indented lines a block to be in.
+
+    Parsing and tokenising a few lines instead of the file makes the merge of many files quick.
+    """
+    text = source.slice(start, end)
+    first = next((line for line in source.lines[start:end] if line.strip()), "")
+    indent = first[: len(first) - len(first.lstrip())]
+    lead = "if 1:\n" if indent else ""
+    body = f"{indent} pass\n" if header else ""
+    if body and not text.endswith("\n"):
+        raise Doubt("a header without a body")
+    shift = 1 if lead else 0
+    return Excerpt(Source(lead + text + body), shift, shift + end - start)
 
 
 def first_line(node: ast.AST) -> int:

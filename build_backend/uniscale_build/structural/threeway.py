@@ -138,7 +138,18 @@ def merge(
 
     Changes of the two sides that overlap or touch are one region, as in git.
     """
-    left, right = diff(base, ours), diff(base, theirs)
+    return merge_hunks(ours, theirs, len(base), diff(base, ours), diff(base, theirs))
+
+
+def merge_hunks(
+    ours: Sequence[Hashable],
+    theirs: Sequence[Hashable],
+    size: int,
+    mine_all: Sequence[Hunk],
+    yours_all: Sequence[Hunk],
+) -> list[Region]:
+    """`merge` for who has both diffs already; ``size`` is the length of the base."""
+    left, right = list(mine_all), list(yours_all)
     regions: list[Region] = []
     at = [0, 0, 0]
     while left or right:
@@ -159,7 +170,7 @@ def merge(
         region = Region("", (low, high), (at[1], ours_end), (at[2], theirs_end))
         regions.append(_named(region, bool(mine), bool(yours), ours, theirs))
         at[:] = [high, ours_end, theirs_end]
-    _same(regions, at, len(base))
+    _same(regions, at, size)
     return regions
 
 

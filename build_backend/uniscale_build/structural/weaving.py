@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from uniscale_build.structural.celltext import indent_of, inserted, joined, on_own_line, shifted
 from uniscale_build.structural.elements import Container, Pick, container, weave
-from uniscale_build.structural.pysource import BODIES, Cell, Doubt, Source, Unit, shape
+from uniscale_build.structural.pysource import BODIES, Cell, Doubt, Excerpt, Source, Unit, shape
 
 
 @dataclass(frozen=True)
@@ -25,27 +25,35 @@ class Edit:
     text: str
 
 
+def merge_statement(base: Excerpt, ours: Excerpt, theirs: Excerpt) -> str:
+    """The merged text of one statement or header, whole lines; `Doubt` when it is not sure."""
+    b, o, t = (_only_unit(side) for side in (base, ours, theirs))
+    weaver = _Weaver(base.source, ours.source, theirs.source)
+    edits = weaver.edits(b.node, o.node, t.node, header=True)
+    start = ours.source.starts[ours.shift]
+    end = ours.source.starts[ours.end]
+    if any(edit.start < start or edit.end > end for edit in edits):
+        raise Doubt("a change outside the statement")
+    text = applied(ours.text, edits, start)
+    merged = ours.replaced(text)
+    weaver.verify(merged.source, b.node, o.node, t.node, _only_unit(merged).node, header=True)
+    return text
+
+
+def _only_unit(side: Excerpt) -> Unit:
+    units = side.units
+    if len(units) != 1 or (units[0].start, units[0].end) != (side.shift, side.end):
+        raise Doubt("not one statement")
+    return units[0]
+
+
 @dataclass(frozen=True)
-class Three:
-    """The three versions of one file."""
+class _Weaver:
+    """The three versions of one statement."""
 
     base: Source
     ours: Source
     theirs: Source
-
-    def statement(self, b: Unit, o: Unit, t: Unit) -> str:
-        """The merged text of one statement or header, whole lines; `Doubt` when it is not sure."""
-        edits = self.edits(b.node, o.node, t.node, header=True)
-        start, end = self.ours.starts[o.start], self.ours.starts[o.end]
-        if any(edit.start < start or edit.end > end for edit in edits):
-            raise Doubt("a change outside the statement")
-        text = applied(self.ours.text[start:end], edits, start)
-        merged = Source(self.ours.replaced(o.start, o.end, text))
-        unit = next((u for u in merged.units if u.start == o.start), None)
-        if unit is None:
-            raise Doubt("the statement is gone")
-        self._verify(merged, b.node, o.node, t.node, unit.node, header=True)
-        return text
 
     def edits(self, b: ast.AST, o: ast.AST, t: ast.AST, *, header: bool = False) -> list[Edit]:
         """What turns the text of ``o`` into the merge of the three nodes."""
@@ -140,7 +148,7 @@ class Three:
         start = o.cells.start + len(before)
         return applied(cell.text, self.edits(b_node, o_node, t_node), start)
 
-    def _verify(
+    def verify(
         self,
         merged: Source,
         b: ast.AST,
@@ -181,7 +189,7 @@ class Three:
         if len(values) != len(triples):
             raise Doubt("the text does not say what it should")
         for triple, value in zip(triples, values, strict=True):
-            self._verify(merged, *triple, value)
+            self.verify(merged, *triple, value)
 
     def _verify_items(
         self, merged: Source, b: Container, o: Container, t: Container, m: Container
@@ -196,7 +204,7 @@ class Three:
             if was and mine and yours:
                 nodes = was.inner, mine.inner, yours.inner, made.inner
                 if all(nodes) and made.ident == mine.ident:
-                    self._verify(merged, *nodes)  # type: ignore[arg-type]
+                    self.verify(merged, *nodes)  # type: ignore[arg-type]
                     continue
                 wanted = mine.shape if yours.shape == was.shape else yours.shape
             else:
