@@ -40,6 +40,16 @@ _Backend = Annotated[
 _Device = Annotated[
     str | None, typer.Option("--device", "-d", metavar="NAME", help="Device, e.g. cpu.")
 ]
+_Arg = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="Common argument (vLLM's name), e.g. max_model_len=8K."
+    ),
+]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change the configuration; repeatable."),
+]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, errors too.")]
 _Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
@@ -108,33 +118,115 @@ def _list(as_json: _Json = False, verbose: _Verbose = False) -> Action:
 @app.command("serve")
 def _serve(
     ctx: typer.Context,
-    model: _Model,
+    model: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL|CONFIG…",
+            help="demo, a .gguf file, a Hugging Face folder, owner/name; or a .yaml file.",
+        ),
+    ],
     backend: _Backend = None,
     device: _Device = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port to listen on. (default: 8080)")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the API calls the model.")
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Engines of each model, supervised.")
+    ] = None,
+    arg: _Arg = None,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Argument in the engine's own words."),
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(metavar="0,2", help="Chips that the engine may see.")
+    ] = None,
+    api_keys: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Keys, KEY or NAME:KEY on each line.")
+    ] = None,
+    settings: _Set = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the exact command and start nothing.")
+        bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.")
     ] = False,
     as_json: _Json = False,
     verbose: _Verbose = False,
 ) -> Action:
-    """Start the engine's OpenAI-compatible server."""
-    from uniscale.serve import ServeRequest, serve
+    """Start OpenAI-compatible servers: one engine, or several behind one address."""
+    from uniscale.asked import Asked, serve_asked
 
-    return partial(
-        serve,
-        ServeRequest(
-            model=model,
-            backend=backend,
-            device=device,
-            raw=ctx.obj["raw"],
-            host=host,
-            port=port,
-            dry_run=dry_run,
-            as_json=as_json,
-        ),
+    asked = Asked(
+        models=tuple(model),
+        backend=backend,
+        device=device,
+        host=host,
+        port=port,
+        name=name,
+        replicas=replicas,
+        arguments=tuple(arg or ()),
+        engine_arguments=tuple(engine_arg or ()),
+        devices=devices,
+        api_keys=api_keys,
+        settings=tuple(settings or ()),
+        raw=ctx.obj["raw"],
     )
+    return partial(serve_asked, asked, dry_run=dry_run, as_json=as_json)
+
+
+@app.command("config")
+def _config(
+    path: Annotated[str, typer.Argument(metavar="CONFIG", help="An experiment or task file.")],
+    settings: _Set = None,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Print the merged configuration and where each value comes from."""
+    from uniscale.asked import show_config
+
+    return partial(show_config, path, tuple(settings or ()), as_json=as_json)
+
+
+@app.command("ps")
+def _ps(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Also what ended.")] = False,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """List what runs."""
+    from uniscale.jobs import ps
+
+    return partial(ps, everything=everything, as_json=as_json)
+
+
+@app.command("logs")
+def _logs(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="See uniscale ps.")] = None,
+    part: Annotated[str | None, typer.Argument(metavar="[PART]", help="gateway, …/0")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Last lines of each.")] = 20,
+    verbose: _Verbose = False,
+) -> Action:
+    """Print the logs of the engines and the gateway of a job."""
+    from uniscale.jobs import logs
+
+    return partial(logs, job, part, follow=follow, lines=lines)
+
+
+@app.command("stop")
+def _stop(
+    job: Annotated[list[str] | None, typer.Argument(metavar="[JOB]…", help="uniscale ps")] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="All that run.")] = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """End jobs and all that they started."""
+    from uniscale.jobs import stop
+
+    return partial(stop, tuple(job or ()), everything=everything)
 
 
 @app.command("infer")

@@ -39,13 +39,16 @@ class Command:
     served_name: str  # what the engine calls the model in its API
     probe: str
     metrics: str | None
+    document: str | None = None  # configuration that the engine reads from a file, as JSON
+    variable: str | None = None  # the environment variable that names this file
+    warnings: tuple[str, ...] = ()  # what the engine does otherwise than it was told
 
 
 @dataclass(frozen=True)
 class Place:
     """Where an engine runs: its prefix, what its device asks for, and the interpreter."""
 
-    prefix: Path
+    prefix: Path | None  # None: an engine that no payload of ours holds
     python: str  # the interpreter that `python` in the head stands for
     device_environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,12 +61,14 @@ def command(
     arguments: Mapping[str, object],
     raw: Sequence[str],
     environ: Mapping[str, str],
+    spoken: Sequence[str] = (),
 ) -> Command:
     """The command that serves ``model``; a pure function.
 
     ``arguments`` uses common names and must hold ``host``, ``port`` and ``served_model_name``;
-    those that the engine has no flag for are left out, as are None values. ``raw`` comes last,
-    verbatim, and whatever it sets we do not.
+    those that the engine has no flag for are left out, as are None values. ``spoken`` are further
+    arguments in the engine's own words (`uniscale.vocabulary`). ``raw`` comes last, verbatim. What
+    comes later wins: whatever ``raw`` sets we do not, whatever ``spoken`` sets is not fixed.
     """
     ours = [launch.model, str(model)] if launch.model else []
     for common, flag in launch.arguments.items():
@@ -74,14 +79,14 @@ def command(
         argv=(
             *_head(launch.argv, place),
             *positional,
-            *flags.without((*ours, *launch.fixed), raw),
+            *flags.without((*flags.without((*ours, *launch.fixed), spoken), *spoken), raw),
             *raw,
         ),
         environment=_environment(place, environ),
-        host=_effective("host", launch, arguments, raw),
-        port=_effective("port", launch, arguments, raw),
+        host=_effective("host", launch, arguments, (*spoken, *raw)),
+        port=_effective("port", launch, arguments, (*spoken, *raw)),
         served_name=(
-            _effective("served_model_name", launch, arguments, raw)
+            _effective("served_model_name", launch, arguments, (*spoken, *raw))
             if "served_model_name" in launch.arguments
             else str(model)
         ),
@@ -94,7 +99,7 @@ def _head(argv: tuple[str, ...], place: Place) -> tuple[str, ...]:
     program, *rest = argv
     if program == "python":
         program = place.python
-    elif "/" in program:
+    elif "/" in program and place.prefix is not None:
         program = str(place.prefix / program)
     return (program, *rest)
 
@@ -108,14 +113,16 @@ def _effective(
 
 
 def _environment(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
+    own = {key: text for key, text in place.device_environment.items() if key not in environ}
+    path = environ.get("PATH") or os.defpath
+    if place.prefix is None:
+        return {**own, "PATH": path}
     prefix = str(place.prefix)
     # Engines spawn workers: the prefix must be in their environment, not on our sys.path. An
     # empty entry would mean the current folder, so nothing is joined to an empty variable.
-    path = environ.get("PATH") or os.defpath
     old = environ.get("PYTHONPATH")
     added = {
         "PYTHONPATH": os.pathsep.join([prefix, old]) if old else prefix,
         "PATH": os.pathsep.join([os.path.join(prefix, "bin"), path]),
     }
-    own = {key: text for key, text in place.device_environment.items() if key not in environ}
     return {**own, **added}

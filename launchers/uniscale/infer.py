@@ -20,7 +20,7 @@ _QUIET = 2.0  # seconds of loading before we say that we wait
 _LAST_BREATH = 1.0  # seconds between a dying engine's last word and its end
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InferRequest(Request):
     """What ``uniscale infer`` is asked for; None leaves a value to the model or the engine."""
 

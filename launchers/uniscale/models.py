@@ -14,6 +14,7 @@ from uniscale_build.errors import LaunchError, did_you_mean
 SHIPPED = Path(__file__).with_name("models")
 _MAGIC = b"GGUF"
 _HEADER = 24  # bytes: magic, version, number of tensors, number of metadata entries
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _SPLIT = re.compile(r"-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
 
 
@@ -34,11 +35,13 @@ class Model:
     generation: Generation = field(default_factory=Generation)
 
 
-def resolve(word: str) -> Model:
+def resolve(word: str, *, must_exist: bool = True) -> Model:
     """The model that ``word`` means; raises `LaunchError` when there is none or it is damaged.
 
     A shipped name goes before a path: ``./demo`` is the path. Formats are ``gguf`` (a file) and
-    ``hf`` (a folder with config.json).
+    ``hf`` (a folder with config.json). ``owner/name`` that is no path here is a model of the hub,
+    which the engine fetches itself. Unless it ``must_exist``, a path of another machine is taken
+    as it is.
     """
     shipped = _shipped()
     if word in shipped:
@@ -49,6 +52,10 @@ def resolve(word: str) -> Model:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
+        if _HUB.fullmatch(word) and not word.endswith(".gguf"):
+            return Model(_api_name(word.rpartition("/")[2]), {"hf": Path(word)})
+        if not must_exist and "/" in word:
+            return Model(_api_name(path.name), {"gguf" if path.suffix == ".gguf" else "hf": path})
         raise _missing(word, shipped) from error
     except OSError as error:
         raise _unusable(path, str(error.strerror)) from error

@@ -103,6 +103,11 @@ def _folders() -> Iterator[str]:
         yield os.path.join(os.path.abspath(entry), NAMESPACE)
 
 
+def has_backend(found: Found, word: str) -> bool:
+    """True when a payload here, broken ones aside, is of the backend that ``word`` names."""
+    return any(slug(word) == slug(one.backend) for one in found.payloads)
+
+
 def choose(
     found: Found,
     *,

@@ -18,6 +18,27 @@ def free_port(host: str = LOOPBACK) -> int:
         return int(probe.getsockname()[1])
 
 
+def free_ports(number: int, host: str = LOOPBACK) -> list[int]:
+    """That many different ports of ``host`` that nothing uses at this moment."""
+    probes = [socket.socket(_family(host), socket.SOCK_STREAM) for _ in range(number)]
+    try:
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def accepts(host: str, port: int, timeout: float) -> bool:
+    """True when something accepts a connection there within ``timeout`` seconds."""
+    try:
+        socket.create_connection((host, port), timeout).close()
+    except OSError:
+        return False
+    return True
+
+
 def check_free(host: str, port: str) -> None:
     """Raise `LaunchError` unless a server could listen on ``host`` (address or name) and ``port``.
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from uniscale_build.errors import LaunchError
+from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 
 from uniscale import engines, flags, models, payloads
-from uniscale.engines import Command
+from uniscale.engines import Command, Launch, Place
 from uniscale.models import Model
 from uniscale.record import Payload
 
+if TYPE_CHECKING:
+    from uniscale.enginefile import EngineFile
+    from uniscale.vocabulary import Spoken
 
-@dataclass(frozen=True)
+_ALWAYS = ("host", "port", "served_model_name")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What every launching command is asked for."""
 
@@ -23,21 +30,44 @@ class Request:
     backend: str | None
     device: str | None
     raw: tuple[str, ...]  # the engine's own flags, from behind ``--``
+    name: str | None = None  # what the API calls the model; None: as its file
+    arguments: Mapping[str, object] = field(default_factory=dict)  # common ones, vLLM's names
+    engine_arguments: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)  # for the engine, from a file
+    devices: str | None = None  # the chips that the engine may see, as its vendor counts them
+    must_exist: bool = True  # False for a dry run on another machine than the model's
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What serves: a payload of this environment, or a program that an engine file names."""
+
+    backend: str
+    device: str
+    version: str
+    launch: Launch
+    place: Place
+    payload: Payload | None
+
+    @property
+    def title(self) -> str:
+        """The words for people: ``llama.cpp (cpu)``."""
+        return f"{self.backend} ({self.device})"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A resolved model, the payload that serves it, and the command that does."""
+    """A resolved model, the engine that serves it, and the command that does."""
 
     model: Model
-    payload: Payload
+    payload: Engine
     command: Command
 
     def as_json(self) -> dict[str, object]:
         """The facts for ``--json``; ``environment`` holds only what we add or change."""
         from uniscale.ports import url
 
-        return {
+        facts: dict[str, object] = {
             "model": self.command.served_name,
             "backend": self.payload.backend,
             "device": self.payload.device,
@@ -45,40 +75,164 @@ class Prepared:
             "argv": list(self.command.argv),
             "environment": dict(self.command.environment),
             "url": url(self.command.host, self.command.port) + "/v1",
+            "warnings": list(self.command.warnings),
         }
+        if self.command.variable is not None:
+            facts["document"] = {"variable": self.command.variable, "text": self.command.document}
+        return facts
 
 
 def prepare(request: Request, *, task: str, host: str, port: int) -> Prepared:
     """Resolve ``request`` for ``task`` at ``host`` and ``port``; starts and listens to nothing.
 
-    Raises `LaunchError` for a model, payload or raw flag that does not fit, `SettingsError` for a
-    word that matches nothing.
+    Raises `LaunchError` for a model, payload, argument or raw flag that does not fit,
+    `SettingsError` for a word that matches nothing.
     """
-    model = models.resolve(request.model)
+    model = models.resolve(request.model, must_exist=request.must_exist)
+    engine = _engine(request, task, model)
+    launch = engine.launch
+    flags.check(request.raw, launch.flags, engine=engine.backend)
+    path = next(model.formats[form] for form in launch.formats if form in model.formats)
+    arguments: dict[str, object] = {
+        "host": host,
+        "port": port,
+        "served_model_name": request.name or model.name,
+    }
+    described, spoken = _spoken(request, engine, {**arguments, "model": str(path)})
+    environ = {**os.environ, **request.environment}
+    command = engines.command(
+        launch,
+        engine.place,
+        model=path,
+        arguments=arguments,
+        raw=request.raw,
+        environ=environ,
+        spoken=spoken.words if spoken else (),
+    )
+    added = {**request.environment, **_visible(request, engine), **command.environment}
+    command = replace(command, environment=added, warnings=spoken.warnings if spoken else ())
+    if described is not None and described.variable is not None and spoken is not None:
+        command = _documented(command, described, spoken, str(arguments["served_model_name"]))
+    return Prepared(model, engine, command)
+
+
+def _engine(request: Request, task: str, model: Model) -> Engine:
+    found = payloads.find()
+    external = None
+    if request.backend and not payloads.has_backend(found, request.backend):
+        from uniscale import enginefile
+
+        external = enginefile.find(request.backend)
+        if external is None and found.payloads:
+            known = [one.backend for one in found.payloads] + enginefile.names()
+            raise SettingsError(
+                f'no payload or engine file here has the backend "{request.backend}"',
+                where="--backend",
+                hint=did_you_mean(request.backend, known),
+                slug="unknown-backend",
+            )
+    if external is not None:
+        return _external(external, request, model)
     payload = payloads.choose(
-        payloads.find(),
+        found,
         task=task,
         formats=list(model.formats),
         model=request.model,
         backend=request.backend,
         device=request.device,
     )
-    launch = payload.launch["serve"]
-    flags.check(request.raw, launch.flags, engine=payload.backend)
-    arguments: Mapping[str, object] = {
-        "host": host,
-        "port": port,
-        "served_model_name": model.name,
+    place = Place(payload.prefix, _interpreter(), payload.device_environment)
+    serve = payload.launch["serve"]
+    return Engine(payload.backend, payload.device, payload.version, serve, place, payload)
+
+
+def _external(described: EngineFile, request: Request, model: Model) -> Engine:
+    launch = described.serve
+    if launch is None:
+        raise LaunchError(
+            f"{described.title} has no payload here, and its file does not say how it is started",
+            where=str(described.path),
+            hint="add serve: {argv: [program], formats: [hf]} to the file",
+            slug="no-payload",
+        )
+    if not set(launch.formats) & set(model.formats):
+        raise LaunchError(
+            f"{request.model} is {' and '.join(model.formats)}, which {described.title} does not "
+            "serve",
+            where=request.model,
+            hint=f"{described.title} takes {' or '.join(launch.formats)}",
+            slug="wrong-format",
+        )
+    rules = described.arguments
+    flags_of = {
+        name: rules[name].flags[0] for name in _ALWAYS if name in rules and rules[name].flags
     }
-    command = engines.command(
-        launch,
-        engines.Place(payload.prefix, _interpreter(), payload.device_environment),
-        model=next(model.formats[form] for form in launch.formats if form in model.formats),
-        arguments=arguments,
-        raw=request.raw,
-        environ=os.environ,
+    launch = replace(launch, arguments=flags_of)
+    place = Place(None, _interpreter())
+    return Engine(described.name, request.device or "any", "external", launch, place, None)
+
+
+def _spoken(
+    request: Request, engine: Engine, always: Mapping[str, object]
+) -> tuple[EngineFile | None, Spoken | None]:
+    """The engine's file and the arguments in its words; nothing is read where none are given."""
+    if engine.payload is not None and not request.arguments and not request.engine_arguments:
+        return None, None
+    from uniscale import enginefile, vocabulary
+
+    described = enginefile.find(engine.backend)
+    if described is None:
+        raise LaunchError(
+            f"nothing says how {engine.backend} takes common arguments",
+            hint=f"give its own flags behind --, or write {engine.backend}.yaml into a folder that "
+            f"{enginefile.VARIABLE} names",
+            slug="no-engine-file",
+        )
+    names = {described.name, *described.aliases}
+    own = {
+        key: text for one in names for key, text in request.engine_arguments.get(one, {}).items()
+    }
+    common = dict(request.arguments)
+    if described.variable is not None:
+        common.update(always)
+    spoken = vocabulary.speak(
+        described,
+        common,
+        own,
+        known=engine.launch.flags,
+        recorded=engine.launch.arguments if engine.payload is not None else {},
     )
-    return Prepared(model, payload, command)
+    return described, spoken
+
+
+def _visible(request: Request, engine: Engine) -> dict[str, str]:
+    if request.devices is None:
+        return {}
+    visible = engine.payload.visible if engine.payload is not None else None
+    if visible is None:
+        raise LaunchError(
+            f"{engine.title} has no way to choose chips", where="--devices", slug="no-devices"
+        )
+    return {visible: request.devices}
+
+
+def _documented(
+    command: Command, described: EngineFile, spoken: Spoken, served_name: str
+) -> Command:
+    import json
+
+    from uniscale.document import filled
+
+    text = json.dumps(filled(described.document, spoken.document), ensure_ascii=False, indent=2)
+    # The model stands in the document; a positional one would be a word too many.
+    argv = command.argv[:1] if len(command.argv) == 2 else command.argv
+    return replace(
+        command,
+        argv=argv,
+        document=text + "\n",
+        variable=described.variable,
+        served_name=served_name,
+    )
 
 
 def _interpreter() -> str:

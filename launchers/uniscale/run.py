@@ -116,7 +116,7 @@ class Child:
 
     def check_alive(self, when: str, *, patience: float = 0.0) -> None:
         """Raise `LaunchError` if the engine has died, or does within ``patience`` seconds."""
-        code = self._ended(patience)
+        code = self.ended(patience)
         if code is None:
             return
         if code >= 0:
@@ -126,24 +126,24 @@ class Child:
         raise self._failure(f"{self.title} died {when} ({told})", hint, "engine-died")
 
     def _failure(self, what: str, hint: str, slug: str) -> LaunchError:
-        tail = _tail(self.log)
-        told = ["its last lines:", *tail] if tail else ["it wrote no log"]
+        last = tail(self.log)
+        told = ["its last lines:", *last] if last else ["it wrote no log"]
         hints = "\n".join(filter(None, [hint, *told]))
         return LaunchError(what, where=str(self.log), hint=hints, slug=slug)
 
     def stop(self) -> None:
         """End the engine and its process group: SIGTERM, then SIGKILL; returns when it is gone."""
         try:
-            if self._ended() is None:
+            if self.ended() is None:
                 os.killpg(self.process.pid, signal.SIGTERM)
-                self._ended(_GRACE)
+                self.ended(_GRACE)
         finally:  # also when a second Ctrl-C ends the wait
             # The group still bears the pid of its leader, which is not reaped yet: it can be
             # nobody else's. Workers that outlived their engine end here.
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def _ended(self, patience: float = 0.0) -> int | None:
+    def ended(self, patience: float = 0.0) -> int | None:
         """Its exit code (negative: the signal) if it ends within ``patience`` s; not reaped."""
         deadline = time.monotonic() + patience
         pause = 0.002
@@ -166,14 +166,18 @@ def child(command: Command, *, title: str) -> Iterator[Child]:
     SIGHUP of this process become `SystemExit` meanwhile, so that they stop the child too.
     """
     with _ending_signals(), _log_file(title) as log:
-        engine = Child(title, _spawn(command, log), log)
+        engine = spawn(command, title, log)
         try:
             yield engine
         finally:
             engine.stop()
 
 
-def _spawn(command: Command, log: Path) -> subprocess.Popen[bytes]:
+def spawn(command: Command, title: str, log: Path) -> Child:
+    """Start ``command`` in its own process group, its output appended to ``log``.
+
+    It dies when this process does. Raises `LaunchError` when the system refuses to start it.
+    """
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -188,7 +192,7 @@ def _spawn(command: Command, log: Path) -> subprocess.Popen[bytes]:
 
     with log.open("ab") as stream:
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command.argv,
                 env=_full(command),
                 stdin=subprocess.DEVNULL,
@@ -197,6 +201,7 @@ def _spawn(command: Command, log: Path) -> subprocess.Popen[bytes]:
                 # Safe: this process has one thread.
                 preexec_fn=in_child,
             )
+            return Child(title, process, log)
         except OSError as error:
             raise _refused(command, error) from error
         except subprocess.SubprocessError as error:
@@ -257,7 +262,8 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _tail(log: Path) -> list[str]:
+def tail(log: Path) -> list[str]:
+    """The last lines of a log, without the control sequences that terminals obey."""
     with log.open("rb") as stream:
         stream.seek(max(log.stat().st_size - _TAIL_BYTES, 0))
         text = stream.read().decode("utf-8", "replace")

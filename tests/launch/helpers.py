@@ -127,6 +127,7 @@ class Bench:
             "TMPDIR": str(self.root / "tmp"),
             "PYTHONPATH": os.pathsep.join(map(str, sources)),
             "UNISCALE_PAYLOADS": str(self.payloads),
+            "UNISCALE_STATE": str(self.root / "state"),
         }
 
     @property

@@ -1,0 +1,38 @@
+"""What is to be served, however it was asked for: models, engines, and the gateway before them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+START_TIMEOUT = 1800.0  # seconds; large models load for long
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One kind of engine that is to run."""
+
+    model: str
+    name: str | None = None
+    engines: tuple[str, ...] = ()  # the first that fits; (): whatever payload does
+    device: str | None = None
+    devices: str | None = None
+    replicas: int = 1
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    engine_arguments: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    raw: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ServePlan:
+    """All that one ``uniscale serve`` starts."""
+
+    models: tuple[ModelPlan, ...]
+    name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    start_timeout: float = START_TIMEOUT  # seconds
+    gateway: Mapping[str, object] | None = None  # None: only where there are several engines
+    no_gateway: bool = False
+    warnings: tuple[str, ...] = ()

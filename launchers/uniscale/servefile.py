@@ -1,0 +1,109 @@
+"""Reads what to serve from a configuration: ours, or FlagScale's own layout as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from uniscale_build.errors import ManifestError, SettingsError, UniscaleError, raise_all
+from uniscale_build.yamlfile import Fields, Value
+
+from uniscale import config, flagscale, spec
+from uniscale.plans import START_TIMEOUT, ModelPlan, ServePlan
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> ServePlan:
+    """The plan in the configuration at ``path``; every wrong key and value at once, with lines."""
+    return plan(config.compose(path, overrides))
+
+
+def plan(root: Value) -> ServePlan:
+    """The plan in a composed configuration; raises `ManifestError` (or `Problems`)."""
+    errors: list[UniscaleError] = []
+    fields = Fields(root, errors, "a configuration")
+    serve = fields.get("serve")
+    if flagscale.is_flagscale(root):
+        made = flagscale.serve_plan(fields, errors)
+    elif serve is None:
+        raise SettingsError(
+            "the configuration serves nothing",
+            where=root.where,
+            hint="it needs serve: {model: …}, or a defaults list that brings one",
+            slug="nothing-to-serve",
+        )
+    else:
+        made = _own(fields, serve, errors)
+        for other in ("hydra", "action", "train", "infer", "inference"):
+            fields.get(other)  # other tasks of the same experiment are no mistake
+        fields.finish()
+    raise_all(errors)
+    return made
+
+
+def _own(fields: Fields, serve: Value, errors: list[UniscaleError]) -> ServePlan:
+    experiment = fields.fields("experiment")
+    about = spec.read(experiment, spec.EXPERIMENT)
+    experiment.finish()
+    block = Fields(serve, errors, '"serve"')
+    top = spec.read(block, spec.SERVE)
+    shared = cast("Mapping[str, str]", about.get("env", {}))
+    listed = block.items("models")
+    if listed:
+        models = [_model(Fields(one, errors, "a model"), shared) for one in listed]
+        for key in spec.MODEL:
+            if (beside := block.get(key.name)) is not None:
+                what = f'"{key.name}" stands beside "models"'
+                block.fail(beside, what, "write it into each of the models")
+    else:
+        models = [_model(block, shared, finish=False)]
+    gateway, none = _gateway(block, errors)
+    block.finish()
+    return ServePlan(
+        models=tuple(models),
+        name=cast("str | None", about.get("name")),
+        host=str(top.get("host", ServePlan.host)),
+        port=cast(int, top.get("port", ServePlan.port)),
+        start_timeout=cast(float, top.get("start_timeout", START_TIMEOUT)),
+        gateway=gateway,
+        no_gateway=none,
+    )
+
+
+def _model(fields: Fields, shared: Mapping[str, str], *, finish: bool = True) -> ModelPlan:
+    told: Mapping[str, Any] = spec.read(fields, spec.MODEL)
+    if "model" not in told and fields.get("model") is None:
+        fields.fail(fields.value, '"model" is missing', slug="missing-key")
+    if finish:
+        fields.finish()
+    return ModelPlan(
+        model=told.get("model", "?"),
+        name=told.get("name"),
+        engines=told.get("engine", ()),
+        device=told.get("device"),
+        devices=told.get("devices"),
+        replicas=told.get("replicas", 1),
+        arguments=told.get("args", {}),
+        engine_arguments=told.get("engine_args", {}),
+        environment={**shared, **told.get("env", {})},
+        raw=told.get("flags", ()),
+    )
+
+
+def _gateway(
+    block: Fields, errors: list[UniscaleError]
+) -> tuple[Mapping[str, object] | None, bool]:
+    value = block.get("gateway")
+    if value is None:
+        return None, False
+    if value.data == "none":
+        return None, True
+    fields = Fields(value, errors, '"gateway"')
+    settings = spec.read(fields, spec.GATEWAY)
+    for one, other in (("tls_certificate", "tls_key"), ("tls_key", "tls_certificate")):
+        if one in settings and other not in settings:
+            errors.append(
+                ManifestError(f'"{one}" needs "{other}"', where=value.where, slug="missing-key")
+            )
+    fields.finish()
+    return settings, False
