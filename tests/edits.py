@@ -261,6 +261,8 @@ EDITS: dict[str, Edit] = {
     "link-up": link("pkg/deep/top.md", "../../README.md"),
     "link-changed": link("latest", "pkg/util.py"),
     "link-deleted": delete("latest"),
+    "link-moved": move("latest", "newest"),
+    "link-moved-below-itself": then(delete("latest"), link("latest/same", "pkg/core.py")),
     "link-odd-target": link("odd/l", "with space.txt"),
     # One kind becomes another.
     "link-to-file": then(delete("latest"), write("latest", b"a file now\n")),

@@ -86,6 +86,8 @@ def stored(db: GitDb, tree: Tree) -> str:
                 {"b": ("100644", LINES), "a": ("100644", LINES[200:])}))  # fmt: skip
 @example(trees=({"a": ("100644", LINES)}, {"a/b": ("100644", LINES)}))
 @example(trees=({"a/b": ("100644", LINES)}, {"a": ("100644", LINES)}))
+@example(trees=({"b": ("120000", b"a")}, {"b/a": ("120000", b"a")}))
+@example(trees=({"b/a": ("120000", b"a")}, {"b": ("120000", b"a")}))
 @example(trees=({"a/b": ("100644", LINES)}, {"a": ("120000", b"b"), "b": ("100644", LINES)}))
 @example(trees=({"a": ("100644", LINES), "b": ("120000", b"a")},
                 {"b": ("100644", LINES), "a": ("120000", b"b")}))  # fmt: skip

@@ -78,7 +78,25 @@ def patch_label(path: bytes) -> bytes:
 
 
 def changes(db: GitDb, base: str, result: str) -> list[Change]:
-    """What differs between two trees, in git's order, renames found."""
+    """What differs between two trees, in git's order, renames of files found.
+
+    A link that has moved is told as deleted and added: where it leads depends on where it is, and
+    a patch that only renames it would not show that.
+    """
+    return [part for change in _as_git_tells(db, base, result) for part in _apart(change)]
+
+
+def _apart(change: Change) -> tuple[Change, ...]:
+    if change.status != "R" or change.new.mode != SYMLINK:
+        return (change,)
+    nothing = Entry("000000", "0" * 40)
+    return (
+        Change("D", change.old_path, change.old_path, change.old, nothing),
+        Change("A", change.path, change.path, nothing, change.new),
+    )
+
+
+def _as_git_tells(db: GitDb, base: str, result: str) -> list[Change]:
     out = db.run("diff-tree", "-r", "-z", "--raw", "--full-index", *_RENAMES, base, result).out
     words = out.split(b"\0")[:-1]
     found, at = [], 0
@@ -98,7 +116,9 @@ def export(db: GitDb, base: str, result: str) -> dict[bytes, Member]:
 
     `LayerError` for what a layer cannot hold (gitlinks).
     """
-    found = changes(db, base, result)
+    told = _as_git_tells(db, base, result)
+    moved = {part for change in told for part in _apart(change)} - {*told}
+    found = [*(change for change in told if _apart(change) == (change,)), *sorted(moved, key=_key)]
     raise_all(
         [
             LayerError(
@@ -117,34 +137,40 @@ def export(db: GitDb, base: str, result: str) -> dict[bytes, Member]:
         b"overlay/" + change.path: Member(blobs[change.new.oid], change.new.mode == "100755")
         for change in overlay
     }
-    changed = [change for change in found if change.status != "A"]
-    members |= _patches(db, base, result, changed, (*_RENAMES, "--diff-filter=MDRT"), ())
-    added = [change for change in found if change.status == "A" and not change.overlay]
-    members |= _patches(
-        db, base, result, added, ("--no-renames", "--diff-filter=A"), [c.path for c in added]
-    )
+    changed = [change for change in told if change.status != "A"]
+    members |= _patches(db, (base, result), changed, (*_RENAMES, "--diff-filter=MDRT"))
+    for status in ("A", "D"):
+        alone = [change for change in found if change.status == status and not change.overlay
+                 and (status == "A" or change in moved)]  # fmt: skip
+        alone.sort(key=_key)
+        options = ("--no-renames", f"--diff-filter={status}")
+        members |= _patches(db, (base, result), alone, options, [c.path for c in alone])
     return members
+
+
+def _key(change: Change) -> bytes:
+    return change.path
 
 
 def _patches(
     db: GitDb,
-    base: str,
-    result: str,
+    trees: tuple[str, str],
     wanted: Sequence[Change],
     options: Sequence[str],
-    paths: Sequence[bytes],
+    paths: Sequence[bytes] = (),
 ) -> dict[bytes, Member]:
     if not wanted:
         return {}
-    args = [*_PATCH, *options, base, result, "--", *(os.fsdecode(path) for path in paths)]
+    args = [*_PATCH, *options, *trees, "--", *(os.fsdecode(path) for path in paths)]
     parts = sections(db.run("--literal-pathspecs", *args).out)
     members, at = {}, 0
     for change in wanted:
         # git tells a change of type (file to link) as a deletion and a creation.
         count = 2 if change.status == "T" else 1
-        members[patch_label(change.path)] = Member(b"".join(parts[at : at + count]))
+        if len(_apart(change)) == 1:
+            members[patch_label(change.path)] = Member(b"".join(parts[at : at + count]))
         at += count
-    if at != len(parts) or len(members) != len(wanted):
+    if at != len(parts):
         raise StoreError(f"git gave {len(parts)} patches for {at} changes", slug="git")
     return members
 

@@ -68,8 +68,9 @@ def _above(path: bytes) -> Iterator[bytes]:
 
 def check_links(db: GitDb, base: str, result: str, layer: Layer, found: Lint) -> None:
     """`LayerError` for links that leave the tree since this layer, step by step."""
-    modes = {mode for section in found.sections for mode in (section.old_mode, section.new_mode)}
-    if SYMLINK not in modes:
+    # A pure rename does not tell what it moves.
+    if not any(section.renamed or section.copied or SYMLINK in (section.old_mode, section.new_mode)
+               for section in found.sections):  # fmt: skip
         return
     links = _links(db, result)
     escaping = escaping_links(links)

@@ -187,6 +187,7 @@ ROWS = (
         "link-escape",
         both(diff("a/up", link(b"a/up", b"..")), diff("x", link(b"x", b"a/up/../../etc"))),
     ),
+    Row("link-renamed-out", "link-escape", diff("top", _rename(b"pkg/deep/top", b"top"))),
     Row("behind-new-link", "behind-file",
         both(diff("evil", link(b"evil", b"pkg")), overlay("evil/x.py"))),
     Row("behind-new-link-patch", "patch-failed",

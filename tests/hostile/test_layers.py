@@ -8,7 +8,9 @@ import pytest
 
 from tests.conftest import MakeProject
 from tests.hostile.patches import GOOD, ROWS, Row, diff
-from tests.upstreams import Lab, snapshot
+from tests.upstreams import UPSTREAM, Lab, Link, snapshot
+
+FILES = {**UPSTREAM, "pkg/deep/top": Link("../../README.md")}
 
 _YAML = """\
 title: Evil
@@ -48,7 +50,7 @@ def sentinel(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_refused(row: Row, make_project: MakeProject, sentinel: Path) -> None:
-    lab = make_project(unpatched=True)
+    lab = make_project(FILES, unpatched=True)
     plant(lab, row)
     before = snapshot(sentinel, skip=("cache", ".git"))
     kept, work = refs(lab), lab.work_tree()
