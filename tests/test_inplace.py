@@ -550,6 +550,38 @@ def test_git_variables_of_a_hook_are_ignored(lab: Lab, monkeypatch: pytest.Monke
     assert not (lab.root / "nowhere").exists()
 
 
+def test_no_program_of_a_configuration_runs(lab: Lab, tmp_path: Path) -> None:
+    """Neither hooks nor monitors nor filters, be they of the repository or of the user."""
+    ran = tmp_path / "ran"
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\nexit 1\n")
+    program.chmod(0o755)
+    hooks = lab.place() / ".git/hooks"
+    hooks.mkdir(exist_ok=True)
+    for name in ("post-checkout", "reference-transaction", "post-index-change", "pre-commit"):
+        shutil.copy(program, hooks / name)
+    git("config", "core.fsmonitor", str(program), cwd=lab.place())
+    config = Path(os.environ["HOME"], ".gitconfig")
+    config.write_text(
+        f"[user]\nname = A\nemail = a@b.org\n[core]\nfsmonitor = {program}\nautocrlf = true\n"
+        f'[filter "lfs"]\nclean = {program}\nsmudge = {program}\nrequired = true\n'
+        f"[diff]\nexternal = {program}\n"
+    )
+    edit(lab, ".gitattributes", "* filter=lfs text\n")
+    (lab.place() / "crlf.txt").write_bytes(b"a\r\nb\r\n")
+    lab.patch()
+    pulled(lab, ("second.py", "2\n"))
+    lab.unpatch()
+    lab.remove_place()
+    lab.unpatch()
+    assert not ran.exists()
+    assert (lab.place() / "crlf.txt").read_bytes() == b"a\r\nb\r\n"
+    shutil.rmtree(lab.place() / ".git/hooks", ignore_errors=True)
+    config.write_text(config.read_text().replace("fsmonitor", "#"))
+    assert git("status", "--porcelain", cwd=lab.place()) == b""
+    assert not ran.exists()
+
+
 def test_odd_project_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tmp_path / "a b" / "进 'quoted' [x]"
     base.mkdir(parents=True)

@@ -154,7 +154,8 @@ def _existing(
     db: GitDb, stack: Stack, tree: InTree, reporter: Reporter, options: Options
 ) -> Unpatched:
     target = stack.target
-    free_locks(tree)
+    if not options.check:
+        free_locks(tree)
     refuse_operations(tree)
     found = tree.scan(db)
     here = tree_of(db, found.entries)
@@ -298,7 +299,7 @@ def _update(
     for path in blocked:
         kept = aside / os.fsdecode(path)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        (tree.root / os.fsdecode(path)).rename(kept)
+        shutil.move(tree.root / os.fsdecode(path), kept)
     return rewrite(db, tree, found.entries, entries)
 
 

@@ -314,14 +314,7 @@ def _hash(db: GitDb, paths: Sequence[bytes]) -> list[str]:
 
 
 def _links(db: GitDb, root: bytes, links: Sequence[bytes]) -> Iterable[tuple[bytes, Entry]]:
-    if not links:
-        return ()
-    with db.store.scratch() as folder:
-        copies = []
-        for number, path in enumerate(links):
-            copies.append(folder / str(number))
-            copies[-1].write_bytes(os.readlink(os.path.join(root, path)))
-        oids = db.write_files(copies)
+    oids = db.write_blobs([os.readlink(os.path.join(root, path)) for path in links])
     return [(path, Entry(SYMLINK, oid)) for path, oid in zip(links, oids, strict=True)]
 
 

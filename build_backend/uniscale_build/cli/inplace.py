@@ -187,7 +187,7 @@ def _tell_captured(done: Captured, request: Request) -> None:
             for name in names:
                 typer.echo(f"  {sign} {name}")
     if not done.layers:
-        typer.echo(f"{target.shown} holds nothing that its layers do not")
+        typer.echo(f"{target.shown} holds nothing that its layers do not; edit there, then repeat")
     if done.ignored:
         first = ", ".join(done.ignored[:6]) + (", …" if len(done.ignored) > 6 else "")
         typer.echo(f"not captured, ignored by .gitignore: {len(done.ignored)} ({first})")
@@ -250,13 +250,13 @@ def _tell_row(row: Row, files: bool) -> None:
     for layer in row.layers:
         sealed = ", sealed" if layer.sealed else ""
         typer.echo(
-            f"  {layer.name}: {layer.patches} patches, {layer.files} files, +{layer.added} "
+            f"  {layer.name}: {_count(layer.patches, 'patch', 'es')}, "
+            f"{_count(layer.files, 'file')}, +{layer.added} "
             f"-{layer.removed}, {age(layer.changed)}, {layer.upstream}{sealed}; {layer.owner}"
         )
         if layer.problems:
-            plural = "s" if layer.problems > 1 else ""
             typer.echo(
-                f"    {layer.problems} problem{plural}: uniscale-build check -b {row.backend}"
+                f"    {_count(layer.problems, 'problem')}: uniscale-build check -b {row.backend}"
             )
     if files:
         for path, owners in row.owners.items():
@@ -267,6 +267,10 @@ def _tell_row(row: Row, files: bool) -> None:
             typer.echo(f"    {edit}")
         if len(row.in_place.edits) > 20:
             typer.echo(f"    and {len(row.in_place.edits) - 20} more")
+
+
+def _count(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{'' if number == 1 else plural}"
 
 
 def _print_json(data: dict[str, object]) -> None:
