@@ -27,6 +27,8 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> Value:
     reference that leads nowhere; all errors at once where they do not depend on each other.
     """
     root = _composed(path, 0)
+    if isinstance(root.data, list):  # FlagScale's task file, given alone
+        root = Value({"serve": root}, root.file, root.line)
     return resolve(override(root, overrides))
 
 

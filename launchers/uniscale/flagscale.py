@@ -43,7 +43,8 @@ def serve_plan(fields: Fields, errors: list[UniscaleError]) -> ServePlan:
     experiment = fields.fields("experiment")
     name = experiment.maybe("exp_name")
     runner = experiment.fields("runner")
-    deploy = runner.fields("deploy")
+    # It stands in either place; older files have it beside the runner.
+    deploy = (runner if runner.get("deploy") else experiment).fields("deploy")
     environment = _environment(experiment, errors)
     warnings = _unused(experiment, runner)
     for key in _EXPERIMENT:

@@ -21,7 +21,7 @@ from uniscale.engines import Command
 
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # seconds before an engine is started again
-_STEADY = 30.0  # seconds of work after which the next death counts as the first
+_STEADY = 10.0  # seconds of work after which the next death counts as the first
 _HOPELESS = 3  # deaths in a row of an engine that never worked
 _PROBE, _CHECK = 0.05, 5.0  # seconds between probes of an engine that loads, that works
 _DEAF = 6  # probes without an answer before an engine that works counts as hung

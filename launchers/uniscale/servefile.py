@@ -22,6 +22,7 @@ def plan(root: Value) -> ServePlan:
     """The plan in a composed configuration; raises `ManifestError` (or `Problems`)."""
     errors: list[UniscaleError] = []
     fields = Fields(root, errors, "a configuration")
+    raise_all(errors)
     serve = fields.get("serve")
     if flagscale.is_flagscale(root):
         made = flagscale.serve_plan(fields, errors)

@@ -205,3 +205,9 @@ def _property(key: Key) -> dict[str, object]:
         texts = {"type": "array", "items": {"type": ["string", "number"]}}
         return {**told, "anyOf": [{"type": ["string", "number"]}, texts]}
     return {**told, "type": ["string", "number"]}
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,203 @@
+"""Real engines behind the real gateway, killed under load from the real client."""
+
+from __future__ import annotations
+
+import collections
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from uniscale import models, payloads, ports
+from uniscale_build import __file__ as build_file
+
+from .helpers import PATIENCE, until
+
+pytestmark = pytest.mark.engine
+
+SECONDS = float(os.environ.get("UNISCALE_KILL_SECONDS", "60"))
+PAUSE = 3.0  # seconds between kills
+CLIENTS = 6
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """This checkout's ``uniscale`` with the installed payload; skips where a part is missing."""
+    pytest.importorskip("openai")
+    pytest.importorskip("smg")
+    if "llama.cpp (cpu)" not in [one.title for one in payloads.find().payloads]:
+        pytest.skip("no llama.cpp (cpu) payload is installed: pip install . with backend=llama.cpp")
+    sources = [Path(models.__file__).parents[1], Path(build_file).parents[1]]
+    path = os.pathsep.join([*map(str, sources), os.environ.get("PYTHONPATH", "")])
+    state = str(tmp_path_factory.mktemp("state"))
+    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "UNISCALE_STATE": state}
+
+
+@pytest.fixture(scope="module")
+def model() -> str:
+    """The demo model, or the one that ``UNISCALE_TEST_MODEL`` names."""
+    named = os.environ.get("UNISCALE_TEST_MODEL")
+    if named is None and not (models.SHIPPED / "demo" / "model.gguf").is_file():
+        pytest.skip("the demo model is not there, and UNISCALE_TEST_MODEL names none")
+    return named or "demo"
+
+
+def words(*more: str) -> list[str]:
+    return [sys.executable, "-m", "uniscale", *more]
+
+
+def jobs(environ: dict[str, str]) -> list[dict[str, Any]]:
+    done = subprocess.run(words("ps", "--json"), env=environ, capture_output=True, check=True)
+    found: list[dict[str, Any]] = json.loads(done.stdout)["jobs"]
+    return found
+
+
+@contextmanager
+def serving(environ: dict[str, str], *more: str) -> Iterator[str]:
+    """The address of a fleet, once all its engines and the gateway are ready."""
+    port = str(ports.free_port())
+    command = words("serve", *more, "--port", port)
+    raw = ["--", "--threads", "1"] if not more[0].endswith(".yaml") else []
+    with subprocess.Popen([*command, *raw], env=environ) as process:
+        try:
+            until(lambda: all_ready(jobs(environ)), "all are ready")
+            until(lambda: answer(f"http://127.0.0.1:{port}/v1/models") == 200, "models are listed")
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+    assert jobs(environ) == []
+
+
+def all_ready(found: list[dict[str, Any]]) -> bool:
+    states = [one["state"] for job in found for one in job["processes"]]
+    return bool(states) and set(states) == {"ready"}
+
+
+def answer(url: str, key: str = "", body: dict[str, Any] | None = None) -> int:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as got:
+            return int(got.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except OSError:
+        return 0
+
+
+@dataclass
+class Tally:
+    """What the clients saw."""
+
+    done: collections.Counter[str] = field(default_factory=collections.Counter)
+    cut: list[str] = field(default_factory=list)  # streams that broke after their answer began
+    failed: list[str] = field(default_factory=list)
+
+
+def ask(base: str, number: int, end: float, tally: Tally) -> None:
+    openai: Any = importlib.import_module("openai")
+    client = openai.OpenAI(base_url=base, api_key="none", max_retries=0, timeout=60)
+    turn = 0
+    while time.monotonic() < end:
+        turn += 1
+        message = {"role": "user", "content": f"hello {number} {turn}"}
+        call: dict[str, Any] = {"model": "killed", "max_tokens": 8, "messages": [message]}
+        began = False
+        try:
+            if turn % 2:
+                client.chat.completions.create(**call)
+                tally.done["whole"] += 1
+                continue
+            stream = client.chat.completions.create(**call, stream=True)
+            began = True  # the status 200 has come: no gateway can take it back
+            finished = [one for one in stream if one.choices and one.choices[0].finish_reason]
+            if finished:
+                tally.done["streamed"] += 1
+            else:
+                tally.cut.append("it ended early")
+        except openai.OpenAIError as error:
+            (tally.cut if began else tally.failed).append(repr(error))
+    client.close()
+
+
+def test_no_request_fails_while_engines_are_killed(environ: dict[str, str], model: str) -> None:
+    kills, tally = 0, Tally()
+    with serving(environ, model, "--replicas", "2", "--name", "killed") as base:
+        end = time.monotonic() + SECONDS
+        threads = [
+            threading.Thread(target=ask, args=(base, number, end, tally))
+            for number in range(CLIENTS)
+        ]
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < end - PAUSE:
+            time.sleep(PAUSE)
+            (job,) = jobs(environ)
+            engines = [one for one in job["processes"] if one["title"] != "gateway"]
+            if all(one["state"] == "ready" for one in engines):
+                os.kill(engines[kills % len(engines)]["pid"], signal.SIGKILL)
+                kills += 1
+        for thread in threads:
+            thread.join()
+        (job,) = jobs(environ)
+        restarts = sum(one["restarts"] for one in job["processes"])
+    print(f"\n{dict(tally.done)}, {kills} kills, {len(tally.cut)} streams cut in their midst")
+    assert kills >= SECONDS / PAUSE / 3 and restarts >= kills - 1
+    assert tally.failed == []
+    assert len(tally.cut) <= kills * CLIENTS, tally.cut
+    assert tally.done["whole"] > 100 and tally.done["streamed"] > 100
+
+
+def test_keys_and_who_may_add_engines(environ: dict[str, str], model: str, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("secret\nteam:other\n")
+    path.chmod(0o600)
+    with serving(environ, model, "--name", "killed", "--api-keys", str(path)) as base:
+        body = {"model": "killed", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+        url = f"{base}/chat/completions"
+        assert [answer(url, key, body) for key in ("", "wrong", "secret", "other")] == [
+            *(401, 401, 200, 200),
+        ]
+        (job,) = jobs(environ)
+        (front,) = (one for one in job["processes"] if one["title"] == "gateway")
+        for name in ("cmdline", "environ"):
+            assert b"secret" not in Path(f"/proc/{front['pid']}/{name}").read_bytes()
+        assert answer(base.replace("/v1", "/workers"), "", {"url": "http://127.0.0.1:1"}) == 401
+
+
+def test_two_models_behind_one_address(environ: dict[str, str], model: str, tmp_path: Path) -> None:
+    told = {
+        "models": [{"model": model, "name": name, "flags": ["--threads", "1"]} for name in "ab"]
+    }
+    config = tmp_path / "two.yaml"
+    config.write_text(json.dumps({"serve": told}))
+    with serving(environ, str(config)) as base:
+        for name, status in (("a", 200), ("b", 200), ("unknown", 404)):
+            body = {"model": name, "max_tokens": 1, "prompt": "x"}
+            assert answer(f"{base}/completions", "", body) == status
+
+
+def test_a_gateway_that_is_killed_comes_back(environ: dict[str, str], model: str) -> None:
+    with serving(environ, model, "--replicas", "2", "--name", "killed") as base:
+        (job,) = jobs(environ)
+        (front,) = (one for one in job["processes"] if one["title"] == "gateway")
+        os.kill(front["pid"], signal.SIGKILL)
+        until(lambda: jobs(environ)[0]["processes"][-1]["restarts"] == 1, "it is started again")
+        body = {"model": "killed", "max_tokens": 1, "prompt": "x"}
+        until(lambda: answer(f"{base}/completions", "", body) == 200, "it serves again")
