@@ -215,8 +215,10 @@ EDITS: dict[str, Edit] = {
     "delete-nearly-all": then(
         *(delete(name) for name in ("pkg", "data", "bin", "odd", "win", "setup.py"))
     ),
-    "binary-new": write("data/new.bin", BINARY),
-    "binary-modify": change("data/logo.bin", bytes(range(100, 110)), b"0123456789"),
+    "binary-modify": then(
+        write("data/new.bin", BINARY),
+        change("data/logo.bin", bytes(range(100, 110)), b"0123456789"),
+    ),
     "binary-rewrite": write("data/logo.bin", BINARY),
     "binary-delete": delete("data/logo.bin"),
     "binary-to-text": write("data/logo.bin", b"text\n"),
@@ -251,19 +253,24 @@ EDITS: dict[str, Edit] = {
     ),
     "large": write("large.txt", b"a long line of text\n" * 60000),
     # Modes and links.
-    "executable": mode("pkg/util.py", 0o755),
-    "not-executable": mode("bin/tool.sh", 0o644),
+    "modes": then(
+        mode("pkg/core.py", 0o755),
+        mode("bin/tool.sh", 0o644),
+        write("run", b"#!/bin/sh\n"),
+        mode("run", 0o755),
+    ),
     "executable-and-edit": then(change("pkg/util.py"), mode("pkg/util.py", 0o755)),
-    "new-executable": then(write("run", b"#!/bin/sh\n"), mode("run", 0o755)),
-    "link-new": link("pkg/alias.py", "util.py"),
-    "link-to-folder": link("here", "pkg/deep"),
-    "link-dangling": link("pkg/later.py", "not/there/yet"),
-    "link-up": link("pkg/deep/top.md", "../../README.md"),
+    "links-new": then(
+        link("pkg/alias.py", "util.py"),
+        link("here", "pkg/deep"),
+        link("pkg/later.py", "not/there/yet"),
+        link("pkg/deep/top.md", "../../README.md"),
+        link("odd/l", "with space.txt"),
+    ),
     "link-changed": link("latest", "pkg/util.py"),
     "link-deleted": delete("latest"),
     "link-moved": move("latest", "newest"),
     "link-moved-below-itself": then(delete("latest"), link("latest/same", "pkg/core.py")),
-    "link-odd-target": link("odd/l", "with space.txt"),
     # One kind becomes another.
     "link-to-file": then(delete("latest"), write("latest", b"a file now\n")),
     "file-to-link": link("pkg/util.py", "core.py"),
@@ -296,11 +303,15 @@ EDITS: dict[str, Edit] = {
         change("win/x.flt", b"plain", b"fancy"),
         change("win/x.dat", b"b", b"B"),
     ),
-    "attributes-changed": write(".gitattributes", b"* text=auto eol=crlf\n"),
-    "attributes-new": write("pkg/.gitattributes", b"*.py text eol=crlf\n"),
-    "ignore-new": write("pkg/.gitignore", b"*.tmp\n"),
-    "ignore-changed": write(".gitignore", b"*.o\n*.so\n"),
-    "mailmap-new": write(".mailmap", b"A <a@example.org>\n"),
-    "tracked-and-ignored": write("tracked.o", b"other\n"),
-    "added-though-ignored": then(write("mine.o", b"o\n"), runs("add", "-f", "mine.o")),
+    "rules-changed": then(
+        write(".gitattributes", b"* text=auto eol=crlf\n"), write(".gitignore", b"*.o\n*.so\n")
+    ),
+    "rules-new": then(
+        write("pkg/.gitattributes", b"*.py text eol=crlf\n"),
+        write("odd/.gitignore", b"*.tmp\n"),
+        write(".mailmap", b"A <a@example.org>\n"),
+    ),
+    "tracked-and-ignored": then(
+        write("tracked.o", b"other\n"), write("mine.o", b"o\n"), runs("add", "-f", "mine.o")
+    ),
 }  # fmt: skip

@@ -13,8 +13,8 @@ from tests.edits import EDITS
 from tests.killing import fork, moments
 from tests.upstreams import UPSTREAM, Lab, copy_lab, git, make_lab, snapshot
 
-KILLS = int(os.environ.get("UNISCALE_TEST_KILLS", "6"))  # moments in each test
-EDIT = ("rename-and-edit-unstaged", "binary-modify", "file-to-folder", "new-executable")
+KILLS = int(os.environ.get("UNISCALE_TEST_KILLS", "5"))  # moments in each test
+EDIT = ("rename-and-edit-unstaged", "binary-modify", "file-to-folder", "modes")
 
 
 def _fresh(base: Path) -> Lab:
