@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from uniscale_build.errors import LayerError, UniscaleError, raise_all
-from uniscale_build.gitdb import GitDb, Ran
+from uniscale_build.gitdb import Entry, GitDb, Ran
 from uniscale_build.ids import check_name, is_object_id
 from uniscale_build.lint import Lint, as_git_reads, lint_layer
 from uniscale_build.manifest import Pin
+from uniscale_build.misfit import misfits
 from uniscale_build.overlay import add_overlay, check_links
+from uniscale_build.patchtext import read_patch
 from uniscale_build.yamlfile import Fields, load
 
 STATUSES = ("pending", "submitted", "backport", "inappropriate")
@@ -172,17 +174,20 @@ _FAILED = re.compile(r"^error: (?P<what>.*)$", re.MULTILINE)
 
 
 def _explain(db: GitDb, base: str, layer: Layer, ran: Ran) -> list[UniscaleError]:
-    """One error for each patch file that does not apply, each tried alone."""
+    """One error for each patch file that does not apply, with every hunk that does not fit."""
     errors: list[UniscaleError] = []
-    for path in layer.patches:
-        with db.index(base) as index:
+    files = db.list_tree(base)
+    with db.index(base) as index:
+        for path in layer.patches:
             alone = index.apply(path, check=False)
-        if alone.code != 0:
+            if alone.code == 0:
+                continue
             said = _FAILED.findall(alone.err) or [alone.err.strip() or "no reason given"]
+            line, what = _hunks(db, files, path.read_bytes()) or ("", said[0])
             errors.append(
                 LayerError(
-                    f"does not apply: {said[0]}",
-                    where=f"{layer.where}/{path.relative_to(layer.folder).as_posix()}",
+                    f"does not apply: {what}",
+                    where=f"{layer.where}/{path.relative_to(layer.folder).as_posix()}{line}",
                     hint=f"uniscale-build check --backend {layer.backend} tells what it fits",
                     slug="patch-failed",
                 )
@@ -192,6 +197,22 @@ def _explain(db: GitDb, base: str, layer: Layer, ran: Ran) -> list[UniscaleError
             LayerError(f"does not apply: {ran.err.strip()}", where=layer.where, slug="patch-failed")
         )
     return errors
+
+
+def _hunks(db: GitDb, files: Mapping[bytes, Entry], patch: bytes) -> tuple[str, str] | None:
+    """The first misfit's place in the patch, a sentence on all; None where git says it better."""
+    sections, _ = read_patch(patch)
+    old = files.get(sections[0].old or b"") if sections else None
+    if old is None or sections[0].binary:
+        return None
+    try:
+        found, total = misfits(patch, db.read_blob(old.oid))
+    except ModuleNotFoundError:
+        return None  # a build has no need of unidiff; git's own words must do there
+    if not found:
+        return None
+    told = "; ".join(item.sentence() for item in found)
+    return f":{found[0].place}", f"{len(found)} of {total} hunks: {told}"
 
 
 def patched_tree(db: GitDb, pin: Pin, layers: Sequence[Layer]) -> str:
