@@ -162,6 +162,20 @@ def test_ctrl_c_stops_the_compiler_too(native: Native) -> None:
     assert wheel(native)["size"]
 
 
+def test_what_is_given_no_longer_is_forgotten(native: Native, tmp_path: Path) -> None:
+    text = (native.upstream / "CMakeLists.txt").read_text(encoding="utf-8")
+    text += "if(LOUD)\n  target_compile_definitions(greet PRIVATE greet=greet)\n"
+    text += "  target_link_options(mini-server PRIVATE -Wl,-soname,loud)\nendif()\n"
+    (native.upstream / "CMakeLists.txt").write_text(text, encoding="utf-8")
+    changed = make_native_from(native)
+    plain = wheel(changed)
+    loud = wheel(changed, "-C", "cmake.define.LOUD=ON")
+    assert loud["sha256"] != plain["sha256"]
+    shutil.rmtree(changed.cache / "payloads")
+    shutil.rmtree(changed.cache / "wheels")
+    assert wheel(changed)["sha256"] == plain["sha256"]
+
+
 def test_two_builds_at_once_wait_for_each_other(native: Native) -> None:
     command = [sys.executable, "-m", "uniscale_build", "wheel", "-b", "mini", "--json"]
     both = [

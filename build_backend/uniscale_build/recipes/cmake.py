@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import uniscale_build
 from uniscale_build.compile import OutOfMemory, run_build
 from uniscale_build.progress import Reporter
+from uniscale_build.store import write_atomic
 from uniscale_build.toolchain import Toolchain
 
 
@@ -41,6 +43,7 @@ def build(
 ) -> None:
     """Configure, compile and install into ``native.install``; halves the jobs when memory ends."""
     native.build.mkdir(parents=True, exist_ok=True)
+    _forget_other_configuration(native, toolchain)
     jobs = native.jobs
     while True:
         try:
@@ -51,6 +54,35 @@ def build(
                 raise
             jobs = max(1, jobs // 2)
             reporter.note(f"memory ran out; going on with {jobs} compile jobs")
+
+
+def _forget_other_configuration(native: NativeBuild, toolchain: Toolchain) -> None:
+    """Drop CMake's cache when it remembers what this build does not say.
+
+    CMake keeps the compiler that it first found, and entries that are given no longer. Objects
+    stay: Ninja compiles again what the new commands change.
+    """
+    state = native.build / "uniscale-configured.json"
+    compilers = [[c.language, c.command, c.version, c.target] for c in toolchain.compilers]
+    now = {
+        "compilers": compilers,
+        "flags": dict(toolchain.flags),
+        "environment": dict(native.environment),
+        "cmake_args": list(native.cmake_args),
+        "entries": sorted(_defines(native, toolchain)),
+    }
+    try:
+        before = json.loads(state.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        before = None
+    if before is not None:
+        gone = set(before.pop("entries")) - set(now["entries"])
+        if gone or before != {key: value for key, value in now.items() if key != "entries"}:
+            before = None
+    if before is None:
+        (native.build / "CMakeCache.txt").unlink(missing_ok=True)
+        shutil.rmtree(native.build / "CMakeFiles", ignore_errors=True)
+    write_atomic(state, json.dumps(now).encode())
 
 
 def _run(
