@@ -40,28 +40,31 @@ class Steps:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def fork(lab: Lab, argv: tuple[str, ...], fatal: int) -> tuple[bool, int]:
-    """Run a command in a child; gives whether it was killed, and its number of steps."""
+def fork(lab: Lab, argv: tuple[str, ...], fatal: int, code: int = 0) -> tuple[bool, int]:
+    """Run a command in a child; gives whether it was killed, and its number of steps.
+
+    A command that is not killed must end with ``code``.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
         steps = Steps(fatal)
         sys.addaudithook(steps)
-        code = 1
+        ended = 1
         try:
-            code = lab.run(*argv).code
+            ended = lab.run(*argv).code
         finally:
             steps.fatal = 0
             os.write(writer, b"%d" % steps.count)
-            os._exit(code)
+            os._exit(ended)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         told = pipe.read()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return True, 0
-    assert os.WEXITSTATUS(status) == 0, (argv, status)
+    assert os.WEXITSTATUS(status) == code, (argv, status)
     return False, int(told)
 
 

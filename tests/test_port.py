@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+from uniscale_build.manifest import Origin
 from uniscale_build.project import Project
+from uniscale_build.sources import obtain_version
 
 from tests.conftest import MakeProject
 from tests.upstreams import LINES, UPSTREAM, Lab, git, snapshot, write_files
@@ -68,9 +72,9 @@ assert UPSTREAM["pkg/core.py"] == CORE
 
 
 def test_every_kind_is_named(make_project: MakeProject) -> None:
-    files: dict[str, Any] = {**UPSTREAM, "gone.py": b"x = 1\n" * 9, "ren.py": LINES, "drop.py": b"y\n" * 9,
-             "drop2.py": b"z\n" * 9, "taken.py": b"a\nb\nc\nd\n", "moved.py": LINES + b"end\n",
-             "imp.py": b"import os\n\nx = 1\n"}  # fmt: skip
+    files: dict[str, Any] = {**UPSTREAM, "gone.py": b"x = 1\n" * 9, "ren.py": LINES,
+             "drop.py": b"y\n" * 9, "drop2.py": b"z\n" * 9, "taken.py": b"a\nb\nc\nd\n",
+             "moved.py": LINES + b"end\n", "imp.py": b"import os\n\nx = 1\n"}  # fmt: skip
     lab = make_project(files)
     lab.unpatch(device="acme")
     place = lab.place("acme")
@@ -518,3 +522,80 @@ def test_manifest_that_cannot_be_edited_is_told(make_project: MakeProject) -> No
     ran = port(lab, "--to", str(root), *TO, "--common", device=None)
     assert ran.code == 0, ran
     assert "version: '2.0'" in ran.json["todo"][0] or 'version: "2.0"' in ran.json["todo"][0]
+
+
+def test_to_a_commit(make_project: MakeProject) -> None:
+    lab = make_project(UPSTREAM, kind="git")
+    edit(lab, {"pkg/util.py": changed(LINES, 30, b"ours")})
+    path = lab.root / "manifests/backends/demo.yaml"
+    sdist = (
+        "      # The same as an archive.\n      - sdist: demo-1.0.tar.gz\n        project: demo\n"
+        f"        sha256: {'ab' * 32}\n"
+    )
+    path.write_text(path.read_text().replace("\nrecipe:", f"{sdist}\nrecipe:"))
+    (lab.upstream / "pkg/util.py").write_bytes(b"top\n" + LINES)
+    git("commit", "-q", "-a", "-m", "next", cwd=lab.upstream)
+    commit, tree = git("rev-parse", "HEAD", "HEAD^{tree}", cwd=lab.upstream).decode().split()
+    ran = port(lab, "--to", commit)
+    assert (ran.code, ran.json["status"]) == (0, "done"), ran
+    (pin,) = lab.project.manifests.backend("demo").pins
+    assert (pin.version, pin.commit, pin.tree) == (commit[:12], commit, tree)
+    # The archive is of the old version: it goes, and nothing else does.
+    assert [origin.kind for origin in pin.origins] == ["git"]
+    text = path.read_text()
+    assert "sdist" not in text
+    assert "# The version that everybody uses." in text
+    assert text.endswith("recipe:\n  kind: cmake\n")
+    checkout = port(lab, "--to", str(lab.upstream), "--dry-run")
+    assert checkout.json["to"]["commit"] == commit
+
+
+def test_a_wrong_manifest_is_never_written(make_project: MakeProject) -> None:
+    lab = make_project()
+    edit(lab, {"chip.py": b"chip\n"})
+    path = lab.root / "manifests/backends/demo.yaml"
+    text = path.read_text().replace(f"    commit: {'1' * 40}\n", "    note: no commit\n")
+    path.write_text(text)
+    root = next_upstream(lab, {"extra": b"x\n"})
+    before = state(lab)
+    ran = port(lab, "--to", str(root), "--name", "2.0\n- evil")
+    assert (ran.code, ran.json["errors"][0]["slug"]) == (2, "bad-name")
+    sdist = f"      - sdist: x-1.0.tar.gz\n        project: x\n        sha256: {'ab' * 32}\n"
+    path.write_text(text.replace("\nrecipe:", f"{sdist}\nrecipe:"))
+    assert port(lab, "--to", str(root), "--name", "2.0", "--dry-run").code == 0
+    path.write_text(text)
+    assert state(lab) == before
+    assert port(lab, "--to", str(root), "--name", "2.0").code == 0
+    assert lab.project.resolve("demo", "acme")[0].note == "no commit"
+
+
+@pytest.mark.sources
+def test_between_releases_of_the_package_index(make_project: MakeProject) -> None:
+    lab = make_project()
+    backend = lab.project.manifests.backend("demo")
+    path = lab.root / "manifests/backends/demo.yaml"
+    model = Origin("sdist", project="vllm", file="vllm-0.8.3.tar.gz", sha256="0" * 64)
+    known = replace(backend, pins=(replace(backend.pins[0], origins=(model,)),))
+    found = obtain_version(lab.db, known, "0.8.3")
+    assert found.origin is not None
+    head, tail = path.read_text().split("pins:\n")
+    pin = (
+        f"pins:\n  - version: '0.8.3'  # ours\n    tree: {found.tree}\n    note: no commit\n"
+        f"    origins:\n      - sdist: {found.origin.file}\n        project: vllm\n"
+        f"        sha256: {found.origin.sha256}\n\nrecipe:{tail.split('recipe:')[1]}"
+    )
+    path.write_text(head + pin)
+    other = lab.root / "manifests/adaptations/acme/demo.yaml"
+    other.write_text(other.read_text().replace('"1.0"', '"0.8.3"'))
+    lab.unpatch(device="acme")
+    envs = lab.place("acme") / "vllm/envs.py"
+    envs.write_bytes(envs.read_bytes().replace(b"import os\n", b"import os\nimport chip\n", 1))
+    (lab.place("acme") / "vllm/chip.py").write_bytes(b"CHIP = 1\n")
+    lab.new_layer("chip", device="acme")
+    ran = port(lab, "--to", "0.8.5")
+    assert (ran.code, ran.json["status"]) == (0, "done"), ran
+    (new,) = lab.project.manifests.backend("demo").pins
+    assert (new.version, new.origins[0].file) == ("0.8.5", "vllm-0.8.5.tar.gz")
+    assert len(new.origins[0].sha256) == 64
+    assert "# ours" in path.read_text()
+    assert lab.run("check", "--offline").code == 0

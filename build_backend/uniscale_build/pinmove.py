@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uniscale_build.errors import ManifestError
+from uniscale_build.errors import ManifestError, UniscaleError, raise_all
 from uniscale_build.manifest import Adaptation, Origin, Pin
+from uniscale_build.manifest_load import read_adaptation, read_backend
 from uniscale_build.portplan import Plan
 from uniscale_build.swap import Edit
 from uniscale_build.yamledit import Step, scalar, set_text
-from uniscale_build.yamlfile import parse
+from uniscale_build.yamlfile import Fields, parse
 
 if TYPE_CHECKING:
     import yaml
@@ -29,9 +30,12 @@ def manifest_edits(plan: Plan, names: Mapping[str, str]) -> tuple[list[Edit], li
         file = manifest_file(plan, plan.backend.where)
         old = file.read_bytes()
         try:
-            edits.append(Edit(file, old, _pin_text(plan, old, layers)))
+            new = _pin_text(plan, old, layers)
         except ManifestError:
             todo.append(f"{plan.backend.where}: the pin\n" + pin_block(plan.new, layers, 2))
+        else:
+            _check(new, plan.backend.where, read_backend)
+            edits.append(Edit(file, old, new))
     for item in plan.movers:
         file = manifest_file(plan, item.where)
         old = file.read_bytes()
@@ -41,8 +45,16 @@ def manifest_edits(plan: Plan, names: Mapping[str, str]) -> tuple[list[Edit], li
             todo.append(f"{item.where}: {error.hint}")
             continue
         if new != old:
+            _check(new, item.where, read_adaptation)
             edits.append(Edit(file, old, new))
     return edits, todo
+
+
+def _check(raw: bytes, where: str, read: Callable[[Fields, str], object]) -> None:
+    """Raise what the manifest reader finds wrong with a new text, before it is written."""
+    errors: list[UniscaleError] = []
+    read(Fields(parse(raw, where), errors), where)
+    raise_all(errors)
 
 
 def manifest_file(plan: Plan, where: str) -> Path:

@@ -65,14 +65,17 @@ def start(project: Project, store: Store, reporter: Reporter, request: Request, 
           dry_run: bool) -> Report:  # fmt: skip
     """Port, or with ``dry_run`` only say what would happen; nothing is written then."""
     db = GitDb(store).open()
-    if request.to and Path(request.to).exists():
+    pin = project.manifests.backend(request.backend).pin(request.to)
+    if request.to and pin is None and Path(request.to).exists():
+        # --continue may be said from another folder.
         request = replace(request, to=str(Path(request.to).absolute()))
     if dry_run:
         plan = make_plan(db, project, request, reporter)
         outcomes = replay_all(db, plan, request.fresh, {}, through=True)
         conflicts = any(outcome.replayed.conflicts for outcome in outcomes)
         return Report(plan, outcomes, "conflicts" if conflicts else "clean")
-    with exclusive(_target(project, request), store, reporter):
+    with exclusive(_target(project, request), store, reporter) as target:
+        project = replace(target.project)  # read anew: what it says now holds
         session = find_session(project, store, request)
         if session is not None and not _closed(session, project):
             raise session.busy()
@@ -84,7 +87,8 @@ def start(project: Project, store: Store, reporter: Reporter, request: Request, 
 def resume(project: Project, store: Store, reporter: Reporter, request: Request) -> Report:
     """``--continue``: take what was decided in the work tree, and go on."""
     db = GitDb(store).open()
-    with exclusive(_target(project, request), store, reporter):
+    with exclusive(_target(project, request), store, reporter) as target:
+        project = replace(target.project)  # read anew: what it says now holds
         session = _session(project, store, request)
         state = session.state
         asked = replace(state.request, offline=request.offline or state.request.offline)
@@ -101,7 +105,8 @@ def resume(project: Project, store: Store, reporter: Reporter, request: Request)
 def abort(project: Project, store: Store, reporter: Reporter, request: Request) -> tuple[str, str]:
     """``--abort``: close the work tree; gives its name, and where edits in it went (or "")."""
     db = GitDb(store).open()
-    with exclusive(_target(project, request), store, reporter):
+    with exclusive(_target(project, request), store, reporter) as target:
+        project = replace(target.project)  # read anew: what it says now holds
         session = _session(project, store, request)
         return session.shown, session.discard(db)
 

@@ -270,6 +270,7 @@ def new_pin(old: Pin, found: Found, request: Request) -> Pin:
             slug="bad-commit",
         )  # fmt: skip
     version = request.name or found.version or commit[:12] or found.tree[:12]
+    check_name(version, what="version")
     origins = tuple(_new_origins(old, found, request.to))
     if not origins:
         raise SourceError(
@@ -278,7 +279,9 @@ def new_pin(old: Pin, found: Found, request: Request) -> Pin:
             hint="add a pin for it to the manifest by hand, then port to that pin's version",
             slug="no-origin",
         )
-    return Pin(old.backend, version, commit, found.tree, origins, old.layers, "", old.where)
+    # A pin says why it names no commit.
+    note = "" if commit else old.note or "A source distribution does not tell its commit."
+    return Pin(old.backend, version, commit, found.tree, origins, old.layers, note, old.where)
 
 
 def _new_origins(old: Pin, found: Found, word: str) -> Iterable[Origin]:

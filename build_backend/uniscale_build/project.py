@@ -30,6 +30,12 @@ class Project:
     @functools.cached_property
     def manifests(self) -> Manifests:
         """All manifests, the site's own (``UNISCALE_MANIFESTS``) added; errors all at once."""
+        from uniscale_build import swap
+
+        if self.checkout and swap.decided(self.patches):
+            from uniscale_build.stack import finish_killed
+
+            finish_killed(self)
         return load_manifests((self.root / "manifests", *self.site))
 
     def layers(self, pin: Pin, adaptation: Adaptation | None) -> tuple[Layer, ...]:

@@ -88,6 +88,19 @@ def _signature(project: Project) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(f), info.st_size, info.st_mtime_ns) for f in files for info in [f.stat()])
 
 
+def _lock_name(project: Project, backend: str) -> str:
+    where = hashlib.sha256(os.fsencode(project.root.resolve())).hexdigest()[:12]
+    return f"layers-{backend}-{where}"
+
+
+def finish_killed(project: Project) -> None:
+    """Finish what a killed run had decided, before manifests are read: it may be half in them."""
+    store = Store()
+    for home in swap.decided(project.patches):
+        with store.lock(_lock_name(project, home.name)):
+            swap.finish(home)
+
+
 @contextlib.contextmanager
 def exclusive(target: Target, store: Store, reporter: Reporter) -> Iterator[Target]:
     """Be the only run on this backend's layers and in-place trees; finish what a killed run left.
@@ -95,8 +108,7 @@ def exclusive(target: Target, store: Store, reporter: Reporter) -> Iterator[Targ
     Gives the target as it is now: while this run waited, another may have added a layer to it.
     Common layers belong to every device's tree, so one lock covers all trees of a backend.
     """
-    where = hashlib.sha256(os.fsencode(target.project.root.resolve())).hexdigest()[:12]
-    with store.lock(f"layers-{target.backend}-{where}", reporter):
+    with store.lock(_lock_name(target.project, target.backend), reporter):
         stale = bool(target.seen) and target.seen != _signature(target.project)
         if swap.unfinished(target.home):
             reporter.note(f"finishing what an earlier run began in patches/{target.backend}")

@@ -43,6 +43,11 @@ def unfinished(home: Path) -> bool:
     return home.is_dir() and any(_leftover(name) for name in os.listdir(home))
 
 
+def decided(patches: Path) -> list[Path]:
+    """The backends' folders where a run had decided what it puts in place, and was killed."""
+    return sorted(path.parent for path in patches.glob(f"*/{_JOURNAL}"))
+
+
 def _leftover(name: str) -> bool:
     # The journal's own temporary file (`write_atomic`) has its name and more.
     return name.startswith((_JOURNAL, f".{_JOURNAL}.")) or (
