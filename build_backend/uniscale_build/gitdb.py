@@ -175,14 +175,17 @@ class Index:
         reverse: bool = False,
         include: str | None = None,
         names: bool = False,
+        dry: bool = False,
     ) -> Ran:
         """Apply a whole patch, all of it or nothing; the caller reads ``Ran.err`` on failure.
 
         ``include`` limits it to paths that match the pattern; with ``names`` the output is
-        ``--numstat -z``: which files git found in the patch.
+        ``--numstat -z``: which files git found in the patch. ``dry`` only asks.
         """
         args = ["apply", "--cached", "--whitespace=nowarn"]
         args += ["--apply", "--numstat", "-z"] if names else ["--verbose"]
+        if dry:
+            args.append("--check")
         if reverse:
             args.append("--reverse")
         if include is not None:
@@ -248,6 +251,13 @@ class GitDb:
     def keep(self, name: str, oid: str) -> None:
         """Point ``refs/uniscale/<name>`` at ``oid``: complete, and safe from pruning."""
         self.run("update-ref", f"refs/uniscale/{name}", oid)
+
+    def kept_below(self, prefix: str) -> dict[str, str]:
+        """What `keep` has kept under names that begin with ``prefix`` (``a/b/``): name → id."""
+        lead = "refs/uniscale/"
+        ran = self.run("for-each-ref", "--format=%(refname) %(objectname)", f"{lead}{prefix}")
+        pairs = (line.split(" ") for line in ran.text.splitlines())
+        return {name[len(lead) :]: oid for name, oid in pairs}
 
     def kept(self, name: str) -> str | None:
         """What ``refs/uniscale/<name>`` points at, or None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from uniscale_build.gitdb import GitDb
 from uniscale_build.ids import is_object_id, slug
 from uniscale_build.manifest import Backend, Origin, Pin
 from uniscale_build.progress import Reporter, Silent
+from uniscale_build.store import digest, write_atomic
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,8 @@ def _release(db: GitDb, backend: Backend, version: str, reporter: Reporter, offl
             slug="no-version",
         )
     if tree is not None:
-        return Found(tree, f"{model.project} {version}", version)
+        origin = _recalled(db, ref, model)
+        return Found(tree, f"{model.project} {version}", version, origin=origin)
     file = known[version]
     reporter.stage("fetch", file.name)
     origin = Origin("sdist", project=model.project, file=file.name, sha256=file.sha256,
@@ -233,5 +236,23 @@ def _release(db: GitDb, backend: Backend, version: str, reporter: Reporter, offl
     path = download(db.store, file.url, file.sha256, file.name, reporter)
     tree = _import(db, path, origin)
     db.keep(f"pins/{tree}", tree)
+    db.store.records.mkdir(parents=True, exist_ok=True)
+    facts = {"file": file.name, "sha256": file.sha256}
+    write_atomic(_record(db, ref), json.dumps(facts).encode())
     db.keep(ref, tree)
     return Found(tree, f"{model.project} {version}", version, origin=origin)
+
+
+def _record(db: GitDb, ref: str) -> Path:
+    return db.store.records / f"{digest('release', ref)}.json"
+
+
+def _recalled(db: GitDb, ref: str, model: Origin) -> Origin | None:
+    """Where a release in the store came from: a new pin of it needs the file and its hash."""
+    try:
+        facts = json.loads(_record(db, ref).read_bytes())
+        file, sha256 = str(facts["file"]), str(facts["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Origin("sdist", project=model.project, file=file, sha256=sha256, path=model.path,
+                  drop=model.drop)  # fmt: skip

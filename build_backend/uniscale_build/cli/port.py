@@ -1,4 +1,4 @@
-"""``uniscale-build check``, ``port``, ``drift`` and ``identify``."""
+"""``uniscale-build port``: layers move to a new upstream."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import typer
 from uniscale_build.cli.app import Backend, Device, Json, Verbose
 
 if TYPE_CHECKING:
-    from uniscale_build.check import Checked
-    from uniscale_build.errors import UniscaleError
     from uniscale_build.port import Outcome, Report
     from uniscale_build.verdict import Verdict
 
@@ -19,85 +17,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use only sources that 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(check)
     app.command()(port)
-
-
-def check(
-    backend: Annotated[
-        str | None, typer.Option("--backend", "-b", help="Only this backend (default: all).")
-    ] = None,
-    device: Device = None,
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Write layers anew that apply but are not in form.")
-    ] = False,
-    offline: Offline = False,
-    json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Verify every layer, patch and pin; all findings at once, with the cure."""
-    from uniscale_build import check as engine
-    from uniscale_build.checkfix import fix as write_anew
-    from uniscale_build.errors import SettingsError
-    from uniscale_build.progress import Plain
-    from uniscale_build.project import find_project
-    from uniscale_build.store import Store
-
-    if device is not None and backend is None:
-        raise SettingsError("--device needs --backend")
-    project, store, reporter = find_project(), Store(), Plain()
-
-    def look() -> engine.Checked:
-        return engine.check(
-            project, store, reporter, backend=backend, device=device, offline=offline
-        )
-
-    done = look()
-    if fix and done.fixable:
-        fixed = write_anew(project, store, reporter, done.fixable)
-        done = look()
-        done.fixed.extend(fixed)
-    if json:
-        _print_json(_checked_json(done))
-    else:
-        _tell_checked(done)
-    if done.errors:
-        raise typer.Exit(done.errors[0].exit_code)
-
-
-def _checked_json(done: Checked) -> dict[str, object]:
-    return {
-        "errors": [error.as_json() for error in done.errors],
-        "warnings": [error.as_json() for error in done.warnings],
-        "stacks": done.stacks,
-        "layers": done.layers,
-        "patches": done.patches,
-        "overlay_files": done.files,
-        "patch_lines": done.lines,
-        "fixed": done.fixed,
-    }
-
-
-def _tell_checked(done: Checked) -> None:
-    def place(error: UniscaleError) -> str:
-        return error.where or ""
-
-    for name in done.fixed:
-        typer.echo(f"{name}: written anew")
-    for error in sorted(done.errors, key=place):
-        typer.echo(error.render())
-    for warning in sorted(done.warnings, key=place):
-        typer.echo(warning.render().replace("error[", "warning[", 1))
-    said = f"{len(done.errors)} errors, {len(done.warnings)} warnings"
-    typer.echo(
-        f"checked {done.layers} layers ({done.patches} patches, {done.files} added files, "
-        f"{done.lines} patch lines) of {done.stacks} stacks: {said}"
-    )
-    if any(error.slug in _FIXED_BY for error in done.errors):
-        typer.echo("next: uniscale-build check --fix, when the edits are meant; else git restore")
-
-
-_FIXED_BY = ("edited", "result-differs", "form")
 
 
 def port(
