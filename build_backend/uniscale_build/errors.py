@@ -5,7 +5,6 @@ Standard library only: the hooks and the launchers import this module first.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 
@@ -178,6 +177,8 @@ def raise_all(errors: Sequence[UniscaleError]) -> None:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the nearest of ``known``, or lists them all when none is near."""
+    import difflib  # only for the few who mistype
+
     names = sorted(set(known))
     lowered = {name.lower(): name for name in reversed(names)}
     near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.55)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +15,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from uniscale_build.errors import LaunchError
 
 from uniscale.engines import Command
+
+if TYPE_CHECKING:
+    import subprocess
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL: engines stop their own workers in that time
@@ -179,6 +181,7 @@ def spawn(command: Command, title: str, log: Path) -> Child:
     It dies when this process does. Raises `LaunchError` when the system refuses to start it.
     """
     import ctypes
+    import subprocess  # not on the way to exec: it takes longer than all that is ours
 
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()

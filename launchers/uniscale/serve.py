@@ -287,11 +287,11 @@ def _supervise(
     manifest = job.folder / "workers.json"
     if not plan.no_gateway:
         workers.append(_front(plan, job.folder, manifest))
-    count = len(prepared)
-    run.note(f"{count} engines start; their logs: uniscale logs -f {job.id}")
+    count = "1 engine" if len(prepared) == 1 else f"{len(prepared)} engines"
+    run.note(f"starting {count}; logs: uniscale logs -f {job.id}")
 
     def ready() -> None:
-        run.note(f"{count} engines serve {', '.join(models)} at {place}")
+        run.note(f"ready: {count} for {', '.join(models)} at {place}")
 
     return Fleet(job, workers, manifest, ready).serve()
 
