@@ -121,9 +121,11 @@ def main() -> None:
     found: dict[str, dict[str, Took]] = {"uniscale": {"cold": ours(env), "again": ours(env)}}
     work = cache / "work" / "llama.cpp-cpu"
     spec = json.loads((work / "build" / "uniscale-spec.json").read_text(encoding="utf-8"))
+    size = next((keep / "out").glob("*.whl")).stat().st_size
     tree = Project(project, True).layers(pin, adaptation)[-1].result
     materialise(db, tree, keep / "plain" / "src")
     found["cmake and ninja"] = plain(keep / "plain" / "src", keep / "plain" / "build", spec)
+    report(found, size, None)
     touch_layer(project, cache)
     found["uniscale"]["one file"] = ours(env)
     if shutil.which("ccache"):
@@ -135,7 +137,7 @@ def main() -> None:
             took = ours(env)
             if warm:
                 found["uniscale"]["build folder deleted"] = took
-    size = next((keep / "out").glob("*.whl")).stat().st_size
+    report(found, size, None)
     origin = next(item for item in pin.origins if item.kind == "sdist")
     (keep / "peer").mkdir()
     found["llama-cpp-python"], theirs = peer(
@@ -145,19 +147,20 @@ def main() -> None:
     shutil.rmtree(keep)
 
 
-def report(found: dict[str, dict[str, Took]], size: int, theirs: int) -> None:
-    """Print the table and keep it."""
+def report(found: dict[str, dict[str, Took]], size: int, theirs: int | None) -> None:
+    """Print the table as far as it goes and keep it: the whole takes half an hour."""
     ratios = {}
     print(f"{'':<18}{'case':<22}{'wall s':>9}{'CPU s':>9}{'wall ×':>9}{'CPU ×':>9}")
     for who, cases in found.items():
         for case, took in cases.items():
-            base = found["cmake and ninja"].get(case)
+            base = found.get("cmake and ninja", {}).get(case)
             line = f"{who:<18}{case:<22}{took.wall:9.2f}{took.cpu:9.2f}"
             if base is not None:
                 line += f"{took.wall / base.wall:9.2f}{took.cpu / base.cpu:9.2f}"
                 ratios[f"{who}, {case}"] = round(took.cpu / base.cpu, 3)
             print(line)
-    print(f"wheel: {size} bytes with server, launchers and demo model; the peer's {theirs} bytes")
+    print(f"wheel: {size} bytes with server, launchers and demo model; the peer's {theirs} bytes",
+          flush=True)  # fmt: skip
     seconds = {who: {c: [round(t.wall, 2), round(t.cpu, 2)] for c, t in cases.items()}
                for who, cases in found.items()}  # fmt: skip
     save("build", {"seconds_wall_cpu": seconds, "cpu_ratio_to_cmake_and_ninja": ratios,
