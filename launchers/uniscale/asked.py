@@ -6,10 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from uniscale_build.errors import SettingsError, UniscaleError, raise_all
 
 from uniscale.plans import ModelPlan, ServePlan
+
+if TYPE_CHECKING:
+    from uniscale_build.yamlfile import Value
 
 
 @dataclass(frozen=True)
@@ -100,18 +104,24 @@ def _model(plan: ModelPlan, asked: Asked) -> ModelPlan:
 
 
 def _set(plan: ServePlan, settings: Sequence[str]) -> ServePlan:
-    """``--set`` without a file: as if a file named the models and nothing else."""
+    """``--set`` without a file."""
+    from uniscale import servefile
+
+    return servefile.plan(_root([one.model for one in plan.models], settings))
+
+
+def _root(names: Sequence[str], settings: Sequence[str]) -> Value:
+    """The configuration of a command line: as if a file named the models and nothing else."""
     from uniscale_build.yamlfile import Value
 
-    from uniscale import config, servefile
+    from uniscale import config
 
     def value(data: str | list[Value] | dict[str, Value]) -> Value:
         return Value(data, "command line", 1)
 
-    models = [value({"model": value(one.model)}) for one in plan.models]
+    models = [value({"model": value(name)}) for name in names]
     serve = models[0] if len(models) == 1 else value({"models": value(models)})
-    root = config.override(value({"serve": serve}), settings)
-    return servefile.plan(config.resolve(root))
+    return config.resolve(config.override(value({"serve": serve}), settings))
 
 
 def pairs(words: Sequence[str], option: str) -> dict[str, object]:
@@ -153,7 +163,10 @@ def show_config(path: str, settings: Sequence[str], *, as_json: bool) -> int:
     """
     from uniscale import config, servefile
 
-    root = config.compose(Path(path), settings)
+    if config.is_config(path):
+        root = config.compose(Path(path), settings)
+    else:
+        root = _root([path], settings)
     rows = list(config.leaves(root))
     if isinstance(root.data, dict) and "serve" in root.data:
         servefile.plan(root)

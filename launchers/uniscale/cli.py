@@ -180,7 +180,9 @@ def _serve(
 
 @app.command("config")
 def _config(
-    path: Annotated[str, typer.Argument(metavar="CONFIG", help="An experiment or task file.")],
+    path: Annotated[
+        str, typer.Argument(metavar="MODEL|CONFIG", help="An experiment or task file, or a model.")
+    ],
     settings: _Set = None,
     as_json: _Json = False,
     verbose: _Verbose = False,
@@ -246,6 +248,7 @@ def _infer(
     ] = None,
     backend: _Backend = None,
     device: _Device = None,
+    arg: _Arg = None,
     start_timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="Time for the engine to load.")
     ] = 600,
@@ -255,6 +258,12 @@ def _infer(
     """Ask one question, print the answer."""
     from uniscale.infer import InferRequest, infer
 
+    arguments: dict[str, object] = {}
+    if arg:
+        from uniscale.asked import pairs
+
+        arguments = pairs(arg, "--arg")
+
     return partial(
         infer,
         InferRequest(
@@ -262,6 +271,7 @@ def _infer(
             backend=backend,
             device=device,
             raw=ctx.obj["raw"],
+            arguments=arguments,
             prompt=prompt,
             system=system,
             max_tokens=max_tokens,

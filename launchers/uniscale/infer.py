@@ -40,6 +40,8 @@ def infer(request: InferRequest) -> int:
     """
     prompt = _checked_prompt(request)
     prepared = prepare(request, task="infer", host=ports.LOOPBACK, port=ports.free_port())
+    for warning in prepared.command.warnings:
+        run.note(f"warning: {warning}")
     check(prepared.command)
     _address(prepared)
     body = _body(request, prepared, prompt)

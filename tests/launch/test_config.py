@@ -253,6 +253,8 @@ def test_config_shows_values_and_where_they_come_from(bench: Bench) -> None:
     assert told["serve.args.max_model_len = 8K"].endswith("serve/small.yaml:3")
     assert told["experiment.name = mine"].endswith("experiment.yaml:5")
     assert "--set serve.port" in told["serve.port = 1"]
+    out = bench.run("config", "demo", "--set", "serve.replicas=2").ok().out
+    assert "serve.model = demo" in out and "serve.replicas = 2" in out
     bench.run("config", bench.root / "gone.yaml").refused("no-file", code=3)
 
 

@@ -290,3 +290,12 @@ def test_engines_as_python_modules(bench: Bench, model: Path) -> None:
     head = launch(argv=["python", "-m", "engine_module"])
     lay_payload(bench.payloads, record("vllm", launch={"serve": head}))
     assert bench.run("infer", model, "x").ok().out == "x \n"
+
+
+def test_common_arguments_reach_the_engine(bench: Bench, model: Path) -> None:
+    lay_payload(bench.payloads)
+    facts = bench.root / "facts.json"
+    words = ("infer", model, "hello", "--arg", "max_model_len=2k", "--", "--record", facts)
+    result = bench.run(*words)
+    assert "--ctx-size" in result.err, "the test engine has no such flag and says so"
+    bench.run("infer", model, "hello", "--arg", "max_modell_len=1").refused("unknown-argument")
