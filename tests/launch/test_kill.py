@@ -68,14 +68,18 @@ def jobs(environ: dict[str, str]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def serving(environ: dict[str, str], *more: str) -> Iterator[str]:
+def serving(environ: dict[str, str], *more: str, patience: float = PATIENCE) -> Iterator[str]:
     """The address of a fleet, once all its engines and the gateway are ready."""
     port = str(ports.free_port())
     command = words("serve", *more, "--port", port)
-    raw = ["--", "--threads", "1"] if not more[0].endswith(".yaml") else []
+    chosen = ["--backend", "llama.cpp", "--", "--threads", "1"]
+    raw = [] if more[0].endswith(".yaml") else chosen
     with subprocess.Popen([*command, *raw], env=environ) as process:
         try:
-            until(lambda: all_ready(jobs(environ)), "all are ready")
+            deadline = time.monotonic() + patience
+            while not all_ready(jobs(environ)):
+                assert time.monotonic() < deadline and process.poll() is None, "not ready"
+                time.sleep(0.2)
             until(lambda: answer(f"http://127.0.0.1:{port}/v1/models") == 200, "models are listed")
             yield f"http://127.0.0.1:{port}/v1"
         finally:
@@ -177,6 +181,36 @@ def test_no_request_fails_while_engines_are_killed(environ: dict[str, str], mode
     assert tally.done["whole"] > 100 and tally.done["streamed"] > 100
 
 
+def test_a_mixed_fleet_loses_vllm_and_no_request(environ: dict[str, str], tmp_path: Path) -> None:
+    if "vllm (cpu)" not in [one.title for one in payloads.find().payloads]:
+        pytest.skip("no vllm (cpu) payload is installed")
+    if not (models.SHIPPED / "demo").is_dir():
+        pytest.skip("the demo model is not there")
+    small = {"max_model_len": 128, "enforce_eager": True}
+    told = [
+        {"model": "demo", "name": "killed", "engine": "llama.cpp", "flags": ["--threads", "1"]},
+        {"model": "demo", "name": "killed", "engine": "vllm", "args": small},
+    ]
+    config = tmp_path / "mixed.yaml"
+    text = json.dumps({"serve": {"models": told, "gateway": {"policy": "round_robin"}}})
+    config.write_text(text)
+    tally = Tally()
+    with serving(environ, str(config), patience=300) as base:
+        end = time.monotonic() + 20
+        threads = [threading.Thread(target=ask, args=(base, one, end, tally)) for one in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(PAUSE)
+        (job,) = jobs(environ)
+        (engine,) = (one for one in job["processes"] if "vllm" in one["title"])
+        os.kill(engine["pid"], signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    print(f"\n{dict(tally.done)}, {len(tally.cut)} streams cut in their midst")
+    assert tally.failed == [] and len(tally.cut) <= len(threads)
+    assert tally.done["whole"] > 20 and tally.done["streamed"] > 20
+
+
 def test_keys_and_who_may_add_engines(environ: dict[str, str], model: str, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("secret\nteam:other\n")
@@ -195,9 +229,7 @@ def test_keys_and_who_may_add_engines(environ: dict[str, str], model: str, tmp_p
 
 
 def test_two_models_behind_one_address(environ: dict[str, str], model: str, tmp_path: Path) -> None:
-    told = {
-        "models": [{"model": model, "name": name, "flags": ["--threads", "1"]} for name in "ab"]
-    }
+    told = {"models": [{"model": model, "name": name, "engine": "llama.cpp"} for name in "ab"]}
     config = tmp_path / "two.yaml"
     config.write_text(json.dumps({"serve": told}))
     with serving(environ, str(config)) as base:
@@ -229,6 +261,7 @@ def test_tls_and_cors(environ: dict[str, str], model: str, tmp_path: Path) -> No
     trusted = ssl.create_default_context(cafile=str(certificate))
     port = ports.free_port()
     command = words("serve", model, "--name", "killed", "--port", str(port), *options)
+    command += ["--backend", "llama.cpp"]
     with subprocess.Popen(command, env=environ) as process:
         try:
             until(lambda: all_ready(jobs(environ)), "all are ready")
