@@ -141,7 +141,8 @@ MERGES = {
         "x = [\n    f(\n        1,\n    ),\n]\n",
         "x = [\n    f(\n        1,\n    ),\n    g(\n        2,\n    ),\n]\n",
         "x = [\n    f(\n        1,\n    ),\n    h(\n        3,\n    ),\n]\n",
-        "x = [\n    f(\n        1,\n    ),\n    g(\n        2,\n    ),\n    h(\n        3,\n    ),\n]\n",
+        "x = [\n    f(\n        1,\n    ),\n    g(\n        2,\n    ),\n"
+        "    h(\n        3,\n    ),\n]\n",
     ),
 }  # fmt: skip
 
