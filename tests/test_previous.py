@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,37 @@ def test_the_wheel_that_is_replaced_can_be_the_previous_one(tmp_path: Path) -> N
     made = write(old.path.parent, members, previous=old.path, previous_sha256=old.sha256)
     assert made.path == old.path
     assert made.sha256 == write(tmp_path / "fresh", members).sha256
+
+
+def test_a_wheel_that_stays_the_same_is_not_touched(tmp_path: Path) -> None:
+    old = first(tmp_path)
+    before = old.path.stat()
+    made = write(old.path.parent, tree(tmp_path / "src2", CONTENTS), previous=old.path,
+                 previous_sha256=old.sha256)  # fmt: skip
+    assert made == old
+    after = old.path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [path.name for path in old.path.parent.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("name", [*CONTENTS, "last of all"])
+@pytest.mark.parametrize("change", ["removed", "added", "shorter", "executable"])
+def test_a_change_at_any_place(tmp_path: Path, name: str, change: str) -> None:
+    old = first(tmp_path)
+    contents = dict(CONTENTS)
+    if change == "added":
+        contents[f"{name}~"] = noise(3000, 5)
+    elif change == "removed":
+        contents.pop(name, None)
+    elif change == "shorter":
+        contents[name] = contents.get(name, b"xx")[:-1]
+    members = [
+        replace(member, mode=0o755) if change == "executable" and member.name == name else member
+        for member in tree(tmp_path / "src2", contents)
+    ]
+    expected = write(tmp_path / "fresh", members).sha256
+    made = write(old.path.parent, members, previous=old.path, previous_sha256=old.sha256)
+    assert made.sha256 == expected == read_wheel(made.path).sha256
 
 
 @pytest.mark.parametrize("level", ["store", "fast", "best"])

@@ -20,6 +20,7 @@ from types import TracebackType
 
 from uniscale_build import recordfile
 from uniscale_build.deflate import BLOCK, Codec
+from uniscale_build.errors import WheelError
 from uniscale_build.zipfmt import DEFLATED, STORED
 
 _GENERATOR = re.compile(r"^Generator: uniscale [^ \n]+ \(([^()\n]+)\)$", re.MULTILINE)
@@ -28,6 +29,15 @@ _RECORD = re.compile(r"[^/]+\.dist-info/RECORD")
 # What zipfile raises for archives that are damaged in one way or another.
 _DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError,
             NotImplementedError, RuntimeError, EOFError)  # fmt: skip
+
+
+def shrunk() -> WheelError:
+    """The error for a previous wheel that somebody cuts short while it is read."""
+    return WheelError(
+        "the previous wheel became shorter while it was read",
+        hint="something else writes to it; run again",
+        slug="previous-changed",
+    )
 
 
 @dataclass(frozen=True)
@@ -44,18 +54,17 @@ class Packed:
 
     def read(self) -> bytes:
         """Its compressed bytes at once."""
-        return b"".join(bytes(chunk) for chunk in self.chunks())
+        return b"".join(self.chunks())
 
-    def chunks(self) -> Iterator[memoryview]:
-        """Its compressed bytes; each piece is good until the next is asked for."""
+    def chunks(self) -> Iterator[bytes]:
+        """Its compressed bytes, a block at a time."""
         at, left = self._offset, self.packed
-        buffer = memoryview(bytearray(min(BLOCK, left)))
         while left:
-            read = os.preadv(self._handle, [buffer[: min(BLOCK, left)]], at)
-            if not read:
-                raise OSError(f"the previous wheel ends {left} bytes too early")
-            at, left = at + read, left - read
-            yield buffer[:read]
+            data = os.pread(self._handle, min(BLOCK, left), at)
+            if not data:
+                raise shrunk()
+            at, left = at + len(data), left - len(data)
+            yield data
 
 
 class Previous:
@@ -71,9 +80,9 @@ class Previous:
         self._by_digest: dict[str, zipfile.ZipInfo] = {}
         self._sizes: frozenset[int] = frozenset()
         self._sha256 = sha256
-        self._handle = -1
+        self.handle = -1
         try:
-            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.reason = self._load(codec)
         except _DAMAGED as error:
             self.reason = f"it cannot be read ({error})"
@@ -93,13 +102,13 @@ class Previous:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
 
     def _load(self, codec: Codec) -> str | None:
         with (
-            os.fdopen(os.dup(self._handle), "rb") as stream,
+            os.fdopen(os.dup(self.handle), "rb") as stream,
             zipfile.ZipFile(stream) as archive,
         ):
             infos = {info.filename: info for info in archive.infolist()}
@@ -126,7 +135,7 @@ class Previous:
     def is_intact(self) -> bool:
         """True when every byte is what it was when the wheel was written."""
         value, at = hashlib.sha256(), 0
-        while data := os.pread(self._handle, BLOCK, at):
+        while data := os.pread(self.handle, BLOCK, at):
             value.update(data)
             at += len(data)
         return value.hexdigest() == self._sha256
@@ -140,13 +149,13 @@ class Previous:
         info = self._by_digest.get(sha256)
         if info is None or info.file_size != size:
             return None
-        head = os.pread(self._handle, 30, info.header_offset)
+        head = os.pread(self.handle, 30, info.header_offset)
         if len(head) != 30 or not head.startswith(b"PK\3\4"):
             return None
         name_length, extra_length = struct.unpack("<26x2H", head)
         start = info.header_offset + 30 + name_length + extra_length
-        if start + info.compress_size > os.fstat(self._handle).st_size:
+        if start + info.compress_size > os.fstat(self.handle).st_size:
             return None
         return Packed(
-            sha256, info.CRC, size, info.compress_size, info.compress_type, self._handle, start
+            sha256, info.CRC, size, info.compress_size, info.compress_type, self.handle, start
         )

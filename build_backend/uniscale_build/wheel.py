@@ -7,23 +7,21 @@ the folder, the umask, the clock, the number of threads, or on what was written 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from uniscale_build import recordfile
 from uniscale_build.deflate import Codec, codec
 from uniscale_build.distinfo import expanded_tags, file_stem, generator, wheel_file
 from uniscale_build.errors import SettingsError, UniscaleError, WheelError, raise_all
 from uniscale_build.members import MODES, Member, check_names
+from uniscale_build.output import Output, replacing
 from uniscale_build.pack import cores, pack
 from uniscale_build.previous import Previous
 from uniscale_build.progress import Reporter, Silent
-from uniscale_build.recordfile import Row, file_sha256
+from uniscale_build.recordfile import Row
 from uniscale_build.store import disk_errors
 from uniscale_build.wheelread import Wheel, read_wheel
 from uniscale_build.zipfmt import FIRST_EPOCH, Archive, dos_time
@@ -89,7 +87,8 @@ def write_wheel(
 
     `WheelError` (all at once) for names that no wheel may hold, members that are no regular
     files, and metadata that does not fit; `StoreError` when the disk is full or read-only. A
-    wheel of that name that was there before stays as it was until the new one is complete.
+    wheel of that name that was there before stays as it was until the new one is complete, and for
+    good when it is the previous wheel and nothing changed.
     """
     reporter = reporter if reporter is not None else Silent()
     chosen = codec(compression)
@@ -100,29 +99,37 @@ def write_wheel(
     payload = sorted(members, key=lambda member: member.name)
     extra = sorted(dist_info_extra, key=lambda member: member.name)
     _check(payload, extra, info, stem, metadata, entry_points)
-    own = [
-        Member(f"{info}/METADATA", _text(metadata)),
-        Member(f"{info}/WHEEL", _text(wheel_file(tag, generator(chosen.identity)))),
-        *(Member(f"{info}/{member.name}", member.source, member.mode) for member in extra),
-    ]
-    if entry_points:
-        own.append(Member(f"{info}/entry_points.txt", _text(entry_points)))
-    own.sort(key=lambda member: member.name)
-
+    wheel = wheel_file(tag, generator(chosen.identity))
+    files = [*payload, *_own(info, metadata, wheel, entry_points, extra)]
     target = out_dir / f"{stem}-{tag}.whl"
     with (
         _previous(previous, chosen, previous_sha256, reporter) as before,
         disk_errors(out_dir, "point the output folder"),
-        _part(target, reporter) as part,
+        replacing(target, before.handle if before is not None else None, reporter) as output,
     ):
         count = max(1, threads if threads is not None else cores())
-        fill = _Fill(part, [*payload, *own], f"{info}/RECORD", chosen, epoch, count, reporter)
+        fill = _Fill(output, files, f"{info}/RECORD", chosen, epoch, count, reporter)
         written = fill(before)
         # What was copied is as good as where it came from; the same bytes again settle it at once.
         if before is not None and written.sha256 != previous_sha256 and not before.is_intact():
             reporter.note("nothing is copied from the previous wheel: it has changed since")
+            output.restart()
             written = fill(None)
     return WheelFile(target, written.sha256, written.size, written.rows)
+
+
+def _own(
+    info: str, metadata: str, wheel: str, entry_points: str, extra: Sequence[Member]
+) -> list[Member]:
+    """The files of the wheel's dist-info but RECORD, sorted."""
+    found = [
+        Member(f"{info}/METADATA", _text(metadata)),
+        Member(f"{info}/WHEEL", _text(wheel)),
+        *(Member(f"{info}/{member.name}", member.source, member.mode) for member in extra),
+    ]
+    if entry_points:
+        found.append(Member(f"{info}/entry_points.txt", _text(entry_points)))
+    return sorted(found, key=lambda member: member.name)
 
 
 @dataclass(frozen=True)
@@ -134,9 +141,9 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Fill:
-    """Writes the whole archive into an empty file, as often as it is called."""
+    """Writes the whole archive; the output is empty whenever it is called."""
 
-    part: IO[bytes]
+    output: Output
     members: Sequence[Member]
     record: str
     codec: Codec
@@ -145,16 +152,14 @@ class _Fill:
     reporter: Reporter
 
     def __call__(self, previous: Previous | None) -> _Written:
-        self.part.seek(0)
-        self.part.truncate()
-        archive = Archive(self.part, self.epoch)
+        archive = Archive(self.output, self.epoch)
         rows = pack(archive, self.members, self.codec, threads=self.threads, previous=previous,
                     reporter=self.reporter)  # fmt: skip
         text = Member(self.record, _text(recordfile.render(rows, self.record)))
         pack(archive, [text], self.codec, threads=1, previous=None, reporter=Silent())
         size = archive.close()
-        self.part.flush()
-        sha256 = archive.sha256 or file_sha256(Path(f"/proc/self/fd/{self.part.fileno()}"))
+        self.output.complete()
+        sha256 = archive.sha256 or self.output.sha256()
         return _Written(sha256, size, (*rows, Row(self.record, None, None)))
 
 
@@ -263,46 +268,3 @@ def _previous(
         if found.reason is not None:
             reporter.note(f"nothing is copied from {path.name}: {found.reason}")
         yield None if found.reason is not None else found
-
-
-@contextlib.contextmanager
-def _part(target: Path, reporter: Reporter) -> Iterator[IO[bytes]]:
-    """A file to write, which becomes ``target`` when all goes well and vanishes otherwise.
-
-    Its name is the target's own, so what a killed run left is overwritten and never piles up; a
-    lock on it makes a second writer of the same wheel wait.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(f".{target.name}.part")
-    with _locked(path, reporter) as part:
-        try:
-            yield part
-            part.flush()
-            os.fchmod(part.fileno(), 0o644)
-            os.fsync(part.fileno())
-            path.replace(target)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def _locked(path: Path, reporter: Reporter) -> Iterator[IO[bytes]]:
-    """``path`` open, empty and ours alone."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "w+b", buffering=1 << 18) as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                reporter.note(f"waiting for another process, which writes {path.name[1:-5]}")
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            # The other one may have finished: then the name is gone, or a third one's already.
-            try:
-                ours = os.path.samestat(os.fstat(handle), path.lstat())
-            except FileNotFoundError:
-                ours = False
-            if ours:
-                stream.truncate(0)
-                yield stream
-                return

@@ -10,7 +10,7 @@ import stat
 import struct
 import time
 from dataclasses import dataclass
-from typing import IO
+from typing import Protocol
 
 from uniscale_build.errors import SettingsError
 
@@ -49,6 +49,16 @@ def dos_time(epoch: int) -> tuple[int, int]:
     return date, when.tm_hour << 11 | when.tm_min << 5 | when.tm_sec // 2
 
 
+class Sink(Protocol):
+    """Where an archive goes: written from start to end, with steps back to headers."""
+
+    def write(self, data: bytes, /) -> object:
+        """``data`` at the present place."""
+
+    def seek(self, place: int, /) -> object:
+        """Go on at ``place``."""
+
+
 @dataclass
 class Entry:
     """One file of an archive; numbers are filled in as they become known."""
@@ -64,9 +74,9 @@ class Entry:
 
 
 class Archive:
-    """Writes a ZIP file to a seekable stream that it does not own, from its present position 0."""
+    """Writes a ZIP file to an empty stream that it does not own."""
 
-    def __init__(self, stream: IO[bytes], epoch: int) -> None:
+    def __init__(self, stream: Sink, epoch: int) -> None:
         self._stream = stream
         self._date, self._time = dos_time(epoch)
         self._entries: list[Entry] = []
@@ -92,7 +102,7 @@ class Archive:
         self._packed = 0
         self._put(self._local(entry))
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Packed bytes of the file that was begun last."""
         self._put(data)
         self._packed += len(data)
@@ -124,7 +134,7 @@ class Archive:
         self._put(_END.pack(b"PK\5\6", 0, 0, shown, shown, _clip(length), _clip(start), 0))
         return self._end
 
-    def _put(self, data: bytes | memoryview) -> None:
+    def _put(self, data: bytes) -> None:
         self._stream.write(data)
         self._end += len(data)
         if not self._rewritten:
