@@ -77,7 +77,7 @@ class Checker:
         found.lines = sum(patch.count(b"\n") for patch in lint.patches)
         if lint.errors:
             return
-        if not self.db.has(layer.base):
+        if layer.base not in self._trees and not self.db.has(layer.base):
             found.error(
                 f"the tree that it was made on ({layer.base[:12]}) is not that of the layer below",
                 "no-base",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ from typing import IO
 
 from uniscale_build.errors import SourceError, StoreError, ToolchainError
 from uniscale_build.ids import is_object_id
-from uniscale_build.store import Store, disk_errors
+from uniscale_build.store import Store, disk_errors, write_atomic
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _OPTIONS = (
@@ -156,16 +157,35 @@ def _mode_of(path: bytes) -> str:
     return "100755" if os.stat(path).st_mode & stat.S_IXUSR else "100644"
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The names of an index, and its links with their blobs."""
+
+    paths: frozenset[bytes]
+    links: Mapping[bytes, str]
+
+
 class Index:
     """A temporary index in the store; made by `GitDb.index`."""
 
     def __init__(self, db: GitDb, path: Path) -> None:
         self._db = db
+        self._path = path
         self._env = {"GIT_INDEX_FILE": str(path)}
 
     def read(self, tree: str) -> None:
         """Fill the index with ``tree``."""
         self._db.run("read-tree", tree, env=self._env)
+
+    def read_kept(self, tree: str) -> None:
+        """`read`, remembered: layers are applied to the same few trees again and again."""
+        kept = self._db.path / "uniscale-indexes" / tree
+        try:
+            shutil.copyfile(kept, self._path)
+        except FileNotFoundError:
+            self.read(tree)
+            kept.parent.mkdir(exist_ok=True)
+            write_atomic(kept, self._path.read_bytes())
 
     def apply(
         self,
@@ -204,9 +224,14 @@ class Index:
         if lines:
             self._db.run("update-index", "-z", "--index-info", stdin=b"".join(lines), env=self._env)
 
-    def paths(self) -> set[bytes]:
-        """The names of all files that the index holds."""
-        return set(self._db.run("ls-files", "-z", env=self._env).out.split(b"\0")[:-1])
+    def listing(self) -> Listing:
+        """What the index holds."""
+        lines = self._db.run("ls-files", "-s", "-z", env=self._env).out.split(b"\0")[:-1]
+        links = (line.split(b"\t", 1) for line in lines if line.startswith(b"120000 "))
+        return Listing(
+            frozenset([line[line.index(b"\t") + 1 :] for line in lines]),
+            {path: head.split(b" ")[1].decode() for head, path in links},
+        )
 
     def write_tree(self) -> str:
         """The tree that the index holds, written to the store."""
@@ -265,12 +290,15 @@ class GitDb:
         return ran.text if ran.code == 0 else None
 
     @contextlib.contextmanager
-    def index(self, tree: str | None = None) -> Iterator[Index]:
-        """A private index, filled with ``tree`` when given, gone afterwards."""
+    def index(self, tree: str | None = None, *, again: bool = False) -> Iterator[Index]:
+        """A private index, filled with ``tree`` when given, gone afterwards.
+
+        ``again`` says that others will ask for an index of the same tree.
+        """
         with self.store.scratch() as folder:
             index = Index(self, folder / "index")
             if tree is not None:
-                index.read(tree)
+                index.read_kept(tree) if again else index.read(tree)
             yield index
 
     def tree_of(self, commit: str) -> str:

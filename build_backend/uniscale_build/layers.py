@@ -153,15 +153,16 @@ def apply_layer(db: GitDb, base: str, layer: Layer) -> str:
 
 def apply_linted(db: GitDb, base: str, layer: Layer, found: Lint) -> str:
     """`apply_layer` for who has looked through the layer's files already (no error was found)."""
-    with db.index(base) as index:
+    with db.index(base, again=True) as index:
         if found.patches:
             ran = index.apply(b"".join(found.patches), check=False, names=True)
             if ran.code != 0:
                 raise_all(_explain(db, base, layer, ran))
             raise_all(as_git_reads(layer, ran.out, found))
-        add_overlay(db, layer, index, found)
+        listing = index.listing()
+        add_overlay(db, layer, index, found, listing.paths)
         tree = index.write_tree()
-    check_links(db, base, tree, layer, found)
+    check_links(db, base, listing.links, layer, found)
     return tree
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LayerError, raise_all
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from uniscale_build.layers import Layer
 
 
-def add_overlay(db: GitDb, layer: Layer, index: Index, found: Lint) -> None:
+def add_overlay(db: GitDb, layer: Layer, index: Index, found: Lint, present: Set[bytes]) -> None:
     """Put the files of ``overlay/`` into the index, where its patches are applied already.
+
+    ``present`` are the names in the index.
 
     `LayerError` for each that is there, or that lies behind a file or link.
     """
@@ -26,7 +28,6 @@ def add_overlay(db: GitDb, layer: Layer, index: Index, found: Lint) -> None:
         return
     root = len(os.fsencode(layer.folder / "overlay")) + 1
     paths = [os.fsencode(path)[root:] for path in overlay]
-    present = index.paths()
     taken = present | {name for section in found.sections for name in section.names}
     raise_all(list(_in_the_way(layer, paths, present, taken)))
     oids = db.write_files(overlay)
@@ -37,9 +38,9 @@ def add_overlay(db: GitDb, layer: Layer, index: Index, found: Lint) -> None:
 
 
 def _in_the_way(
-    layer: Layer, paths: list[bytes], present: set[bytes], taken: set[bytes]
+    layer: Layer, paths: list[bytes], present: Set[bytes], taken: Set[bytes]
 ) -> Iterator[LayerError]:
-    folders = {above for path in present for above in _above(path)}
+    folders = _folders(present)
     for path in paths:
         where = f"{layer.where}/overlay/{shown(path)}"
         if path in taken or path in folders:
@@ -59,6 +60,17 @@ def _in_the_way(
                 )
 
 
+def _folders(paths: Iterable[bytes]) -> set[bytes]:
+    """Every folder that a path lies in."""
+    found: set[bytes] = set()
+    for path in paths:
+        for folder in _above(path):
+            if folder in found:
+                break  # and so is all above it
+            found.add(folder)
+    return found
+
+
 def _above(path: bytes) -> Iterator[bytes]:
     at = path.rfind(b"/")
     while at > 0:
@@ -66,13 +78,18 @@ def _above(path: bytes) -> Iterator[bytes]:
         at = path.rfind(b"/", 0, at)
 
 
-def check_links(db: GitDb, base: str, result: str, layer: Layer, found: Lint) -> None:
-    """`LayerError` for links that leave the tree since this layer, step by step."""
+def check_links(
+    db: GitDb, base: str, after: Mapping[bytes, str], layer: Layer, found: Lint
+) -> None:
+    """`LayerError` for links that leave the tree since this layer, step by step.
+
+    ``after`` are the links of the tree that comes out, with their blobs.
+    """
     # A pure rename does not tell what it moves.
     if not any(section.renamed or section.copied or SYMLINK in (section.old_mode, section.new_mode)
                for section in found.sections):  # fmt: skip
         return
-    links = _links(db, result)
+    links = _targets(db, after)
     escaping = escaping_links(links)
     if not escaping:
         return
@@ -91,6 +108,10 @@ def check_links(db: GitDb, base: str, result: str, layer: Layer, found: Lint) ->
 
 
 def _links(db: GitDb, tree: str) -> Mapping[bytes, bytes]:
-    links = {path: entry.oid for path, entry in db.list_tree(tree).items() if entry.mode == SYMLINK}
+    entries = db.list_tree(tree).items()
+    return _targets(db, {path: entry.oid for path, entry in entries if entry.mode == SYMLINK})
+
+
+def _targets(db: GitDb, links: Mapping[bytes, str]) -> Mapping[bytes, bytes]:
     blobs = db.read_blobs(list(links.values())) if links else {}
     return {path: blobs[oid] for path, oid in links.items()}

@@ -311,7 +311,7 @@ def _no_patch(data: bytes) -> Problem | None:
         return Problem(1, "garbage", "is binary data, not a patch")
     if head.startswith(b"version https://git-lfs"):
         return Problem(1, "lfs-pointer", "is a Git LFS pointer, not a patch", "git lfs pull")
-    if crlf := _CRLF.search(data):
+    if b"\r\n" in data and (crlf := _CRLF.search(data)):
         line = data.count(b"\n", 0, crlf.start()) + 1
         hint = "take it again as it was made; an editor or autocrlf has changed it"
         return Problem(line, "crlf", "was saved with CRLF line ends", hint)
