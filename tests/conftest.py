@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.upstreams import UPSTREAM, Files, Lab, copy_lab, make_lab
+
+# A background job or nohup starts us with these ignored, and what the tests start inherits that: no
+# Ctrl-C would ever arrive there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 MakeProject = Callable[..., Lab]
 # Gives a copy of the lab that the function has made once, for all tests that name it so.
