@@ -215,7 +215,7 @@ class Manifests:
 
     def device(self, word: str) -> Device:
         """The device called ``word`` (any spelling or alias)."""
-        return self.devices[_canonical(word, self.devices, "device")]
+        return device_named(word, self.devices)
 
     def adaptation(self, backend: Backend, device: Device) -> Adaptation:
         """The adaptation for the pair; the error says who could make it, and where it runs."""
@@ -240,6 +240,11 @@ class Manifests:
                 slug="needs-layers",
             )
         return found
+
+
+def device_named(word: str, devices: Mapping[str, Device]) -> Device:
+    """The device of ``devices`` called ``word`` (any spelling or alias); `SettingsError`."""
+    return devices[_canonical(word, devices, "device")]
 
 
 def _canonical(word: str, known: Mapping[str, Backend] | Mapping[str, Device], what: str) -> str:

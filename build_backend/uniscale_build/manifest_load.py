@@ -235,6 +235,24 @@ def load_manifests(roots: Iterable[Path]) -> Manifests:
     return found
 
 
+def load_devices(roots: Iterable[Path]) -> dict[str, Device]:
+    """The device manifests below ``roots`` alone, by name; all errors at once.
+
+    For running, where backends and adaptations say nothing; `load_manifests` checks the whole.
+    """
+    errors: list[UniscaleError] = []
+    devices: dict[str, Device] = {}
+    for root in roots:
+        for path in sorted((root / "devices").glob("*.yaml")):
+            try:
+                chip = _read(path, root, errors, read_device)
+                _add(devices, chip.name, chip, errors)
+            except UniscaleError as error:
+                errors.extend(error.findings())
+    raise_all(errors)
+    return devices
+
+
 def _placed(path: Path, root: Path, folder: str, depth: int, errors: list[UniscaleError]) -> bool:
     if folder in FOLDERS and depth == (2 if folder == "adaptations" else 1):
         if path.suffix == ".yaml":
