@@ -78,7 +78,7 @@ def test_the_record_says_everything() -> None:
     assert record.payload_name(info) == "llama.cpp-cpu"
     assert set(info) == {
         "schema", "backend", "device", "distribution", "version", "tasks", "upstream", "layers",
-        "patched_tree", "plan", "toolchain", "settings", "launch", "device_environment",
+        "patched_tree", "plan", "toolchain", "settings", "sdk", "launch", "device_environment",
         "verified", "external_libraries", "requirements",
     }  # fmt: skip
     assert info["upstream"]["origin"] == "https://github.com/ggml-org/llama.cpp.git"

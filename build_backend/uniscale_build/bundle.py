@@ -43,34 +43,62 @@ def epoch() -> int:
     return int(text) if text.isdigit() else DEFAULT_EPOCH
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What one wheel is made of. ``plan`` is of its payloads alone; ``record`` names it in the
+    store's records; ``folders`` says, by payload, where below ``uniscale_payloads`` it lies."""
+
+    name: str
+    version: str
+    metadata: str
+    entry_points: str
+    files: tuple[Member, ...]
+    plan: Plan
+    payloads: tuple[Payload, ...]
+    folders: Mapping[str, str]
+    record: str
+    editable: bool = False
+
+
 def build_wheel(context: Context, plan: Plan, out: Path, *, editable: bool = False) -> Wheel:
     """Build what is missing and write the wheel into ``out``; equal plans give equal bytes."""
-    started = time.monotonic()
     payloads = tuple(build_payload(context, plan, item) for item in plan.backends)
-    files = _editable_members(context) if editable else _members(context)
-    metadata = distribution.metadata(context.project, plan)
+    contents = Contents(
+        name=NAME,
+        version=plan.version,
+        metadata=distribution.metadata(context.project, plan),
+        entry_points=distribution.entry_points(context.project),
+        files=tuple(_editable_members(context) if editable else _members(context)),
+        plan=plan,
+        payloads=payloads,
+        folders={item.name: item.name for item in payloads},
+        record="wheel-" + (plan.version.partition("+")[2] or "plain"),
+        editable=editable,
+    )
+    return deliver(context, contents, out)
+
+
+def deliver(context: Context, contents: Contents, out: Path) -> Wheel:
+    """Write the wheel of ``contents`` into ``out``, from the store when nothing changed."""
+    started = time.monotonic()
     inputs = {
-        "version": plan.version,
-        "metadata": digest(metadata, distribution.entry_points(context.project)),
-        "files": digest([(m.name, m.mode, _content_hash(m.source)) for m in files]),
-        "compression": plan.settings.compression,
+        "version": contents.version,
+        "metadata": digest(contents.metadata, contents.entry_points),
+        "files": digest([(m.name, m.mode, _content_hash(m.source)) for m in contents.files]),
+        "compression": contents.plan.settings.compression,
         "date": str(epoch()),
-        "editable": str(editable),
-    } | {f"payload {item.name}": item.key for item in payloads}
+        "editable": str(contents.editable),
+    } | {f"payload {contents.folders[item.name]}": item.key for item in contents.payloads}
     folder = context.store.wheels / digest(inputs)
     reused = (folder / "wheel.json").is_file()
-    context.reporter.stage("wheel", plan.version)
+    context.reporter.stage("wheel", f"{contents.name} {contents.version}")
     if not reused:
-        _write(context, plan, payloads, files, metadata, folder)
-    remember(context, _record_name(plan), "wheel", {**inputs, "folder": folder.name})
+        _write(context, contents, folder)
+    remember(context, contents.record, "wheel", {**inputs, "folder": folder.name})
     about = json.loads((folder / "wheel.json").read_text(encoding="utf-8"))
     path = _deliver(folder / about["name"], out)
-    return Wheel(path, about["sha256"], about["size"], payloads, reused,
+    return Wheel(path, about["sha256"], about["size"], contents.payloads, reused,
                  time.monotonic() - started)  # fmt: skip
-
-
-def _record_name(plan: Plan) -> str:
-    return "wheel-" + (plan.version.partition("+")[2] or "plain")
 
 
 def _members(context: Context) -> list[Member]:
@@ -90,32 +118,27 @@ def _content_hash(source: Path | bytes) -> str:
     return digest(source.decode("utf-8")) if isinstance(source, bytes) else hash_file(source)
 
 
-def payload_members(payloads: Iterable[Payload]) -> list[Member]:
-    """The files of payloads under ``uniscale_payloads/<backend>-<device>/``."""
+def payload_members(payloads: Iterable[Payload], folders: Mapping[str, str]) -> list[Member]:
+    """The files of payloads under ``uniscale_payloads/``, each in the folder that it is given."""
     found = []
     for item in payloads:
+        folder = folders[item.name]
         for name, path in distribution.walk(item.prefix):
             mode = 0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644
-            found.append(Member(f"uniscale_payloads/{item.name}/{name}", path, mode))
+            found.append(Member(f"uniscale_payloads/{folder}/{name}", path, mode))
         # A file of its own in the shared folder: pip then removes the folder with its last payload.
-        note = f"{item.name}: see {item.name}/payload.json\n".encode()
-        found.append(Member(f"uniscale_payloads/{item.name}.txt", note))
+        note = f"{item.name}: see {folder}/payload.json\n".encode()
+        found.append(Member(f"uniscale_payloads/{folder}.txt", note))
     return found
 
 
-def _write(
-    context: Context,
-    plan: Plan,
-    payloads: tuple[Payload, ...],
-    files: list[Member],
-    metadata: str,
-    folder: Path,
-) -> None:
+def _write(context: Context, contents: Contents, folder: Path) -> None:
     from uniscale_build import elf
     from uniscale_build.tags import wheel_tag
     from uniscale_build.wheel import write_wheel
 
-    ours = payload_members(payloads)
+    plan = contents.plan
+    ours = payload_members(contents.payloads, contents.folders)
     found = (elf.read(m.source) for m in ours if isinstance(m.source, Path))
     allowed = frozenset(lib for item in plan.backends for lib in item.recipe.allowed_external)
     tag = wheel_tag(
@@ -126,15 +149,15 @@ def _write(
     with context.store.scratch() as scratch:
         made = write_wheel(
             scratch,
-            name=NAME,
-            version=plan.version,
+            name=contents.name,
+            version=contents.version,
             tag=tag,
-            members=[*files, *ours],
-            metadata=metadata,
-            entry_points=distribution.entry_points(context.project),
-            dist_info_extra=_records(context, plan, payloads),
+            members=[*contents.files, *ours],
+            metadata=contents.metadata,
+            entry_points=contents.entry_points,
+            dist_info_extra=_records(context, contents),
             compression=plan.settings.compression,
-            **_previous(context, plan),
+            **_previous(context, contents.record),
             epoch=epoch(),
             threads=None,
             reporter=context.reporter,
@@ -149,16 +172,18 @@ def _write(
         context.store.put_folder(folder, fill)
 
 
-def _records(context: Context, plan: Plan, payloads: Iterable[Payload]) -> list[Member]:
+def _records(context: Context, contents: Contents) -> list[Member]:
     """SBOM, provenance and licences, by their names in the dist-info folder."""
+    payloads = contents.payloads
     infos: list[Mapping[str, object]] = [item.info for item in payloads]
-    sbom = record.sbom(infos, name=NAME, version=plan.version, epoch=epoch())
+    sbom = record.sbom(infos, name=contents.name, version=contents.version, epoch=epoch())
     found = [Member("sboms/uniscale.cdx.json", sbom.encode())]
     if infos:
         statement = record.provenance(
             infos,
             prefixes={item.name: item.prefix for item in payloads},
-            plan=plan.as_json(),
+            folders=contents.folders,
+            plan={**contents.plan.as_json(), "version": contents.version},
             epoch=epoch(),
         )
         found.append(Member("provenance.intoto.json", statement.encode()))
@@ -173,9 +198,9 @@ class _Previous(TypedDict, total=False):
     previous_sha256: str
 
 
-def _previous(context: Context, plan: Plan) -> _Previous:
+def _previous(context: Context, name: str) -> _Previous:
     """The last wheel of this name, whose unchanged members need no second deflate."""
-    last = recall(context, _record_name(plan)).get("wheel", {}).get("folder")
+    last = recall(context, name).get("wheel", {}).get("folder")
     about = context.store.wheels / last / "wheel.json" if last else None
     if about is None or not about.is_file():
         return {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniscale_build import record, sources, worktree
+from uniscale_build.devices import Device
 from uniscale_build.errors import CompileError
 from uniscale_build.gitdb import GitDb
 from uniscale_build.layers import patched_tree
@@ -28,7 +29,7 @@ from uniscale_build.toolchain import Toolchain, compiler_cache, default_jobs, pr
 if TYPE_CHECKING:
     from uniscale_build.payload import Assembled
 
-PAYLOAD_SCHEMA = 1  # raise when the same inputs give another payload
+PAYLOAD_SCHEMA = 2  # raise when the same inputs give another payload
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def payload_inputs(context: Context, plan: BackendPlan, toolchain: Toolchain) ->
         "launch": digest(facts["launch"]),
         "environment": digest(facts["environment"]),
         "device": digest(_device_facts(plan)),
+        "words": digest(_layer_words(plan), _upstream_words(plan)),
         "verified": digest(dict(plan.adaptation.verified)),
         "requirements": digest(facts["requirements"], facts["requirement_rules"]),
     }
@@ -88,7 +90,42 @@ def payload_inputs(context: Context, plan: BackendPlan, toolchain: Toolchain) ->
 def _device_facts(plan: BackendPlan) -> list[object]:
     """What of the device manifest goes into a payload."""
     device = plan.device
-    return [device.visible, list(device.detect.nodes), list(device.aliases)]
+    nodes, aliases = list(device.detect.nodes), list(device.aliases)
+    return [device.visible, nodes, aliases, device_words(device)]
+
+
+def device_words(device: Device) -> dict[str, object]:
+    """What a payload tells of its device for people and for installing."""
+    return {
+        "title": device.title,
+        "names": list(device.names),
+        "label": device.label,
+        "image_packages": list(device.image_packages),
+    }
+
+
+def _layer_words(plan: BackendPlan) -> list[dict[str, object]]:
+    """Each layer's place in the chain, and its reason and owner."""
+    return [
+        {"name": layer.name, "title": layer.title, "why": layer.why, "owner": layer.owner,
+         "upstream": layer.upstream, "base": layer.base, "result": layer.result}
+        for layer in plan.layers
+    ]  # fmt: skip
+
+
+def _upstream_words(plan: BackendPlan) -> dict[str, object]:
+    backend = plan.backend
+    return {"title": backend.title, "purl": backend.purl, "license": backend.license,
+            "homepage": backend.homepage}  # fmt: skip
+
+
+def _sdk_words(plan: BackendPlan, toolchain: Toolchain) -> dict[str, object] | None:
+    """The device's SDK; without version and label when the build did not use it."""
+    sdk = plan.device.sdk
+    if sdk is None:
+        return None
+    return {"name": sdk.name, "version": toolchain.sdk_version or None,
+            "label": toolchain.sdk_label or None}  # fmt: skip
 
 
 def setting_inputs(plan: Plan) -> dict[str, str]:
@@ -229,7 +266,7 @@ def _describe(
     python = item.recipe.kind == "pep517"
     applied = pep517.rules_applied(item, prefix) if python else Applied()
     info = record.payload_json(
-        item.as_json(),
+        {**item.as_json(), "layers": _layer_words(item)},
         distribution=item.backend.distribution,
         # Of this backend alone: the payload is the same in whatever wheel it travels.
         plan=digest(item.as_json(), setting_inputs(plan)),
@@ -239,6 +276,9 @@ def _describe(
         visible=item.device.visible,
         nodes=item.device.detect.nodes,
         aliases=item.device.aliases,
+        device=device_words(item.device),
+        sdk=_sdk_words(item, toolchain),
+        upstream=_upstream_words(item),
         external=made.external,
         dropped=applied.dropped,
         replaced=applied.replaced,

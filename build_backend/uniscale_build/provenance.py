@@ -30,21 +30,23 @@ def provenance(
     prefixes: Mapping[str, Path],
     plan: Mapping[str, Any],
     epoch: int,
+    folders: Mapping[str, str] | None = None,
     builder: str = BUILDER,
 ) -> str:
     """The statement for a wheel that holds ``payloads`` (contents of ``payload.json``).
 
-    ``prefixes``, by ``<backend>-<device>``, are where their RECORDs are; ``plan`` is the whole plan
-    as JSON; ``epoch`` (seconds since 1970) stands for both ends of the build, whose real time
-    would make every wheel different; ``builder`` is the URI of who built. `WheelError` when a
-    payload has no RECORD.
+    ``prefixes``, by ``<backend>-<device>``, are where their RECORDs are, ``folders`` what their
+    folders in the wheel are called when it is not that; ``plan`` is the whole plan as JSON;
+    ``epoch`` (seconds since 1970) stands for both ends of the build, whose real time would make
+    every wheel different; ``builder`` is the URI of who built. `WheelError` when a payload has no
+    RECORD.
     """
     when = datetime.datetime.fromtimestamp(epoch, datetime.timezone.utc)
     stamp = when.strftime("%Y-%m-%dT%H:%M:%SZ")
     plans = sorted({str(info["plan"]) for info in payloads})
     statement = {
         "_type": STATEMENT,
-        "subject": [item for info in payloads for item in _subjects(info, prefixes)],
+        "subject": [item for info in payloads for item in _subjects(info, prefixes, folders or {})],
         "predicateType": PREDICATE,
         "predicate": {
             "buildDefinition": {
@@ -71,13 +73,15 @@ def provenance(
     return json.dumps(statement, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
-def _subjects(info: Mapping[str, Any], prefixes: Mapping[str, Path]) -> list[dict[str, Any]]:
+def _subjects(
+    info: Mapping[str, Any], prefixes: Mapping[str, Path], folders: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """A payload by its RECORDs: their names in the wheel and their digests."""
     name = f"{info['backend']}-{info['device']}"
-    prefix = prefixes[name]
+    prefix, folder = prefixes[name], folders.get(name, name)
     return [
         {
-            "name": f"uniscale_payloads/{name}/{record.relative_to(prefix).as_posix()}",
+            "name": f"uniscale_payloads/{folder}/{record.relative_to(prefix).as_posix()}",
             "digest": {"sha256": file_sha256(record)},
         }
         for record in payload_records(prefix)

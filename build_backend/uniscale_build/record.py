@@ -40,6 +40,8 @@ def payload_json(
     visible: str | None = None,
     aliases: Sequence[str] = (),
     nodes: Sequence[str] = (),
+    device: Mapping[str, object] | None = None,
+    sdk: Mapping[str, object] | None = None,
     upstream: Mapping[str, object] | None = None,
     dropped: Sequence[str] = (),
     replaced: Mapping[str, str] | None = None,
@@ -52,10 +54,12 @@ def payload_json(
     requirements, environment. ``plan`` is the digest of the whole plan. ``launch`` is the
     manifest's, completed with the flags that the engine has. ``verified`` says what was ``built``
     and ``ran`` (a sentence or several) and ``not_run``, why not. ``external`` are the libraries
-    that the machine must have. ``visible``, ``aliases`` and ``nodes`` are the device's.
-    ``upstream`` adds what is known of the project: ``purl``, ``license`` (SPDX), ``homepage``,
-    ``archives`` (name and sha256 of each). ``dropped`` and ``replaced`` are requirements of
-    upstream that the rules took out or exchanged, ``provided`` those that the device's image has.
+    that the machine must have. ``visible``, ``aliases`` and ``nodes`` are the device's; ``device``
+    adds what else of it installing needs; ``sdk`` is its SDK: name, and version and label where
+    the build used it. ``upstream`` adds what is known of the project: ``title``, ``purl``,
+    ``license`` (SPDX), ``homepage``, ``archives`` (name and sha256 of each). ``dropped`` and
+    ``replaced`` are requirements of upstream that the rules took out or exchanged, ``provided``
+    those that the device's image has.
     `WheelError` for facts that contradict each other, all at once.
     """
     pin = _mapping(facts.get("pin"))
@@ -80,8 +84,10 @@ def payload_json(
         "plan": plan,
         "toolchain": dict(toolchain),
         "settings": dict(_mapping(facts.get("recipe"))),
+        "sdk": dict(sdk) if sdk is not None else None,
         "launch": dict(launch),
         "device_environment": {
+            **(device or {}),
             "visible": visible,
             "aliases": list(aliases),
             "nodes": list(nodes),

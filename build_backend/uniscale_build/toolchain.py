@@ -48,6 +48,8 @@ class Toolchain:
     libc: str
     flags: Mapping[str, str]
     sdk: Mapping[str, str] = field(default_factory=dict)  # name → version of the device's SDK
+    sdk_label: str = ""  # its tag in a wheel's version, like cu130
+    sdk_version: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)  # that the SDK needs for a build
 
     def fingerprint(self) -> dict[str, str]:
@@ -126,6 +128,8 @@ def probe(
         libc="-".join(platform.libc_ver()),
         flags={name: env[name] for name in _FLAGS if env.get(name)},
         sdk=sdk.fingerprint(),
+        sdk_label=sdk.label,
+        sdk_version=sdk.version,
         environment=sdk.environment,
     )
 

@@ -115,6 +115,9 @@ def wheel(
     device: Device = None,
     task: Task = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the wheel.")] = Path("dist"),
+    split: Annotated[
+        bool, typer.Option("--split", help="One wheel for each backend, and the plain one.")
+    ] = False,
     config: Config = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -125,15 +128,23 @@ def wheel(
     from uniscale_build.bundle import build_wheel
     from uniscale_build.cli.live import reporter
     from uniscale_build.pipeline import Context
+    from uniscale_build.split import build_split
     from uniscale_build.store import Store
 
     project, made = resolve(backend, device, task, config)
     with reporter() as live:
-        built = build_wheel(Context(project, Store(), live), made, out)
+        context = Context(project, Store(), live)
+        built = build_split(context, made, out) if split else (build_wheel(context, made, out),)
     if json:
-        print(format_json.dumps(_summary(built), indent=2))
+        told = [_summary(one) for one in built]
+        print(format_json.dumps({"wheels": told} if split else told[0], indent=2))
+        return
+    for one in built:
+        _print_summary(one)
+    if split:
+        print(f"next: uniscale-build index {out} --out site")
     else:
-        _print_summary(built)
+        print(f"next: pip install {built[0].path}")
 
 
 def _summary(built: Wheel) -> dict[str, object]:
@@ -157,7 +168,6 @@ def _print_summary(built: Wheel) -> None:
     reused = ", unchanged" if built.reused else ""
     print(f"{built.path}  {human(built.size, 'bytes')} in {built.seconds:.1f} s{reused}")
     print(f"SHA256 {built.sha256}")
-    print(f"next: pip install {built.path}")
 
 
 def explain(
