@@ -17,13 +17,14 @@ from uniscale_build.ids import slug
 from uniscale_build.yamlfile import Fields, Value, load
 
 from uniscale.engines import Launch
+from uniscale.nodes import Spread
 
 SHIPPED = Path(__file__).with_name("engines")
 VARIABLE = "UNISCALE_ENGINES"
 FORMATS = ("gguf", "hf")
 CONVERSIONS = ("", "size")
 LISTS = ("values", "repeat", "comma", "json")
-NODES = ("none", "rank-flags", "ray", "torchrun")
+LOCAL = ("interface", "address")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class EngineFile:
     lists: str
     negation: bool  # --no-x turns x off, also where its flags are not known
     underscores: bool  # flags are spelt --max_seq_len
-    nodes: str
+    nodes: Spread  # over several machines
     variable: str | None  # environment variable that names its configuration document
     document: Mapping[str, object]  # what that document holds before arguments are filled in
     path: Path
@@ -133,7 +134,7 @@ def _engine(fields: Fields, path: Path) -> EngineFile:
         lists=fields.one_of("lists", LISTS, "values"),
         negation=fields.flag("negation", False),
         underscores=fields.flag("underscores", False),
-        nodes=fields.one_of("nodes", NODES, "none"),
+        nodes=_spread(fields),
         variable=document.maybe("variable"),
         document=document.tree("base"),
         path=path,
@@ -165,6 +166,20 @@ def _serve(fields: Fields) -> Launch | None:
     )
     serve.finish()
     return launch
+
+
+def _spread(parent: Fields) -> Spread:
+    value = parent.get("nodes")
+    if value is None or value.data == "none":
+        return Spread()
+    fields = parent.fields("nodes")
+    local = fields.pairs("local")
+    for name, what in local.items():
+        if what not in LOCAL:
+            fields.fail(fields.value, f'"nodes.local.{name}" must be {" or ".join(LOCAL)}')
+    found = Spread(fields.texts("every"), fields.texts("others"), fields.texts("ray"), local)
+    fields.finish()
+    return found
 
 
 def _rule(name: str, value: Value, parent: Fields) -> Rule:

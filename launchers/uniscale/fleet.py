@@ -7,16 +7,14 @@ that can work are named to the gateway; one that dies is taken out at once and c
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
-from uniscale import client, gateway, ports, run, state, warden
+from uniscale import client, gateway, ports, run, signals, state, warden
 from uniscale.engines import Command
 
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
@@ -98,7 +96,7 @@ class Fleet:
         """
         guard = warden.post()
         try:
-            with self._signals():
+            with signals.ending(self._end) as self._wakeup:
                 self._route()
                 while self.stopping is None:
                     for worker in self.workers:
@@ -109,6 +107,9 @@ class Fleet:
         finally:
             self._stop(guard)
             guard.dismiss()
+
+    def _end(self, number: int) -> None:
+        self.stopping = number
 
     def _step(self, worker: Worker, guard: warden.Warden) -> None:
         now = time.monotonic()
@@ -207,10 +208,7 @@ class Fleet:
     def _sleep(self) -> None:
         due = min(worker.again for worker in self.workers)
         patience = min(max(due - time.monotonic(), 0.0), _CHECK)
-        readable, _, _ = select.select([self._wakeup], [], [], patience)
-        if readable:
-            with suppress(BlockingIOError):
-                os.read(self._wakeup, 4096)
+        signals.wait(self._wakeup, patience)
 
     def _stop(self, guard: warden.Warden) -> None:
         alive = [worker for worker in self.workers if worker.child is not None]
@@ -227,34 +225,3 @@ class Fleet:
             guard.release(worker.child.process.pid)
             worker.child, worker.ready = None, False
         self._changed()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def end(number: int, _frame: FrameType | None) -> None:
-            self.stopping = number
-
-        def wake(_number: int, _frame: FrameType | None) -> None:
-            """Nothing: that the signal came is what wakes the loop."""
-
-        self._wakeup, writer = os.pipe()
-        os.set_blocking(writer, False)
-        os.set_blocking(self._wakeup, False)
-        handlers: Mapping[int, Callable[[int, FrameType | None], None]] = {
-            signal.SIGINT: end, signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGCHLD: wake,
-        }  # fmt: skip
-        taken = {
-            number: signal.signal(number, handler)
-            for number, handler in handlers.items()
-            # An ignored signal (nohup) stays ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGCHLD
-        }
-        old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(old)
-            # The next Ctrl-C ends the wait for engines that do not stop.
-            for number, handler in taken.items():
-                signal.signal(number, handler)
-            os.close(writer)
-            os.close(self._wakeup)

@@ -14,6 +14,7 @@ from pathlib import Path
 from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 
 from uniscale import run, state
+from uniscale.nodes import RECORD
 
 _PATIENCE = 25.0  # seconds: the supervisor gives its engines ten before it kills them
 
@@ -59,7 +60,7 @@ def _age(seconds: float) -> str:
 
 
 def _named(name: str | None, *, running: bool) -> state.Job:
-    jobs = [job for job in state.jobs() if job.alive or not running]
+    jobs = [job for job in state.jobs() if not running or _stoppable(job)]
     if name is None:
         if len(jobs) == 1:
             return jobs[0]
@@ -74,13 +75,18 @@ def _named(name: str | None, *, running: bool) -> state.Job:
     raise SettingsError(f"there is no job {name}", where=name, hint=hint, slug="no-job")
 
 
+def _stoppable(job: state.Job) -> bool:
+    """True for a job that runs here, or may have left something on other machines."""
+    return job.alive or (job.folder / RECORD).exists()
+
+
 def stop(names: Sequence[str], *, everything: bool) -> int:
     """End jobs and everything that they started; returns when they are gone.
 
     Raises `LaunchError` or `SettingsError` when there is no such job, before any is ended.
     """
     if everything:
-        chosen = [job for job in state.jobs() if job.alive]
+        chosen = [job for job in state.jobs() if _stoppable(job)]
     else:
         chosen = [_named(name, running=True) for name in names or [None]]  # type: ignore[list-item]
     for job in chosen:
@@ -92,6 +98,10 @@ def stop(names: Sequence[str], *, everything: bool) -> int:
         if job.alive:
             run.note(f"{job.id} does not stop: it is killed")
         _sweep(job)
+        if (job.folder / RECORD).exists():
+            from uniscale import cluster
+
+            cluster.clear(job.folder)
         print(f"stopped {job.id}")
     return 0
 

@@ -124,7 +124,7 @@ class Child:
         if code >= 0:
             told, hint = f"exit code {code}", ""
         else:
-            told, hint = f"killed by {_signal_name(-code)}", _DEATHS.get(-code, "")
+            told, hint = f"killed by {signal_name(-code)}", _DEATHS.get(-code, "")
         raise self._failure(f"{self.title} died {when} ({told})", hint, "engine-died")
 
     def _failure(self, what: str, hint: str, slug: str) -> LaunchError:
@@ -180,8 +180,29 @@ def spawn(command: Command, title: str, log: Path) -> Child:
 
     It dies when this process does. Raises `LaunchError` when the system refuses to start it.
     """
-    import ctypes
     import subprocess  # not on the way to exec: it takes longer than all that is ours
+
+    with log.open("ab") as stream:
+        try:
+            process = subprocess.Popen(
+                command.argv,
+                env=_full(command),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                # Safe: this process has one thread.
+                preexec_fn=bound(),
+            )
+            return Child(title, process, log)
+        except OSError as error:
+            raise _refused(command, error) from error
+        except subprocess.SubprocessError as error:
+            raise LaunchError(f"the engine cannot be started: {error}", slug="launch") from error
+
+
+def bound() -> Callable[[], None]:
+    """What a child does first: it leads a process group of its own, and dies when we do."""
+    import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
@@ -193,22 +214,7 @@ def spawn(command: Command, title: str, log: Path) -> Child:
         if os.getppid() != parent:  # we died before the request: nobody would send the signal
             os._exit(1)
 
-    with log.open("ab") as stream:
-        try:
-            process = subprocess.Popen(
-                command.argv,
-                env=_full(command),
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                # Safe: this process has one thread.
-                preexec_fn=in_child,
-            )
-            return Child(title, process, log)
-        except OSError as error:
-            raise _refused(command, error) from error
-        except subprocess.SubprocessError as error:
-            raise LaunchError(f"the engine cannot be started: {error}", slug="launch") from error
+    return in_child
 
 
 @contextmanager
@@ -258,7 +264,8 @@ def _ending_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """``SIGKILL`` for 9."""
     try:
         return signal.Signals(number).name
     except ValueError:  # real-time signals have no names of their own
