@@ -54,6 +54,15 @@ class Listing:
     links: Mapping[bytes, str]
 
 
+def _listing(raw: bytes) -> Listing:
+    lines = raw.split(b"\0")[:-1]
+    links = (line.split(b"\t", 1) for line in lines if line.startswith(b"120000 "))
+    return Listing(
+        frozenset([line[line.index(b"\t") + 1 :] for line in lines]),
+        {path: head.split(b" ")[1].decode() for head, path in links},
+    )
+
+
 class Index:
     """A temporary index in the store; made by `GitDb.index`."""
 
@@ -66,15 +75,20 @@ class Index:
         """Fill the index with ``tree``."""
         self._db.run("read-tree", tree, env=self._env)
 
-    def read_kept(self, tree: str) -> None:
-        """`read`, remembered: layers are applied to the same few trees again and again."""
+    def read_kept(self, tree: str) -> Listing:
+        """`read` and `listing`, remembered: layers are applied to the same few trees."""
         kept = self._db.path / "uniscale-indexes" / tree
+        names = kept.with_name(f"{tree}.names")
         try:
             shutil.copyfile(kept, self._path)
+            return _listing(names.read_bytes())
         except FileNotFoundError:
             self.read(tree)
+            raw = self._db.run("ls-files", "-s", "-z", env=self._env).out
             kept.parent.mkdir(exist_ok=True)
             write_atomic(kept, self._path.read_bytes())
+            write_atomic(names, raw)
+            return _listing(raw)
 
     def apply(
         self,
@@ -115,12 +129,7 @@ class Index:
 
     def listing(self) -> Listing:
         """What the index holds."""
-        lines = self._db.run("ls-files", "-s", "-z", env=self._env).out.split(b"\0")[:-1]
-        links = (line.split(b"\t", 1) for line in lines if line.startswith(b"120000 "))
-        return Listing(
-            frozenset([line[line.index(b"\t") + 1 :] for line in lines]),
-            {path: head.split(b" ")[1].decode() for head, path in links},
-        )
+        return _listing(self._db.run("ls-files", "-s", "-z", env=self._env).out)
 
     def write_tree(self) -> str:
         """The tree that the index holds, written to the store."""
@@ -179,15 +188,12 @@ class GitDb:
         return ran.text if ran.code == 0 else None
 
     @contextlib.contextmanager
-    def index(self, tree: str | None = None, *, again: bool = False) -> Iterator[Index]:
-        """A private index, filled with ``tree`` when given, gone afterwards.
-
-        ``again`` says that others will ask for an index of the same tree.
-        """
+    def index(self, tree: str | None = None) -> Iterator[Index]:
+        """A private index, filled with ``tree`` when given, gone afterwards."""
         with self.store.scratch() as folder:
             index = Index(self, folder / "index")
             if tree is not None:
-                index.read_kept(tree) if again else index.read(tree)
+                index.read(tree)
             yield index
 
     def tree_of(self, commit: str) -> str:

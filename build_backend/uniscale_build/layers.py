@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from uniscale_build.ids import check_name, is_object_id
 from uniscale_build.lint import Lint, as_git_reads, lint_layer
 from uniscale_build.manifest import Pin
 from uniscale_build.misfit import misfits
-from uniscale_build.overlay import add_overlay, check_links
+from uniscale_build.overlay import add_overlay, check_links, patched, touches_links
 from uniscale_build.patchtext import read_patch
 from uniscale_build.yamlfile import Fields, load
 
@@ -153,16 +154,19 @@ def apply_layer(db: GitDb, base: str, layer: Layer) -> str:
 
 def apply_linted(db: GitDb, base: str, layer: Layer, found: Lint) -> str:
     """`apply_layer` for who has looked through the layer's files already (no error was found)."""
-    with db.index(base, again=True) as index:
+    with db.index() as index, ThreadPoolExecutor(1) as pool:
+        before = index.read_kept(base)
+        # git hashes the added files while another git applies the patches.
+        added = pool.submit(db.write_files, layer.overlay)
         if found.patches:
             ran = index.apply(b"".join(found.patches), check=False, names=True)
             if ran.code != 0:
                 raise_all(_explain(db, base, layer, ran))
             raise_all(as_git_reads(layer, ran.out, found))
-        listing = index.listing()
-        add_overlay(db, layer, index, found, listing.paths)
+        after = index.listing() if touches_links(before, found) else patched(before, found)
+        add_overlay(layer, index, found, after.paths, added.result())
         tree = index.write_tree()
-    check_links(db, base, listing.links, layer, found)
+    check_links(db, before, after, layer)
     return tree
 
 

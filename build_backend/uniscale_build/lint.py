@@ -6,9 +6,9 @@ at build time, leftovers of a merge, and text that shows otherwise than it reads
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -176,14 +176,16 @@ def _layer_files(layer: Layer, found: Lint) -> list[bytes]:
     """The files of ``diff/`` and ``overlay/``, sorted as they are applied."""
     root = os.fsencode(layer.folder)
     files = []
-    for part in (b"diff", b"overlay"):
-        for base, folders, names in os.walk(os.path.join(root, part)):
-            links = [name for name in folders if os.path.islink(os.path.join(base, name))]
-            for name in (*names, *links):
-                full = os.path.join(base, name)
-                path = full[len(root) + 1 :]
-                told = _stray(full, path)
-                if told is None:
+    folders = [b"diff", b"overlay"]
+    while folders:
+        folder = folders.pop()
+        full = os.path.join(root, folder)
+        with contextlib.suppress(FileNotFoundError), os.scandir(full) as inside:
+            for entry in inside:
+                path = folder + b"/" + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif (told := _stray(entry, path)) is None:
                     files.append(path)
                 else:
                     found.errors.append(
@@ -193,11 +195,10 @@ def _layer_files(layer: Layer, found: Lint) -> list[bytes]:
     return sorted(files, key=lambda path: path.split(b"/"))
 
 
-def _stray(full: bytes, path: bytes) -> tuple[str, str] | None:
-    mode = os.lstat(full).st_mode
-    if stat.S_ISLNK(mode):
+def _stray(entry: os.DirEntry[bytes], path: bytes) -> tuple[str, str] | None:
+    if entry.is_symlink():
         return "is a link", "a link is kept as a patch: capture it with uniscale-build patch"
-    if not stat.S_ISREG(mode):
+    if not entry.is_file(follow_symlinks=False):
         return "is not a file", "remove it"
     if path.startswith(b"diff/") and not path.endswith(b".patch"):
         return "is not a patch", "diff/ holds *.patch only; remove it"

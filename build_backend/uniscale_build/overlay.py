@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LayerError, raise_all
-from uniscale_build.gitdb import Entry, GitDb, Index
+from uniscale_build.gitdb import Entry, GitDb, Index, Listing
 from uniscale_build.layerfile import SYMLINK, shown
 from uniscale_build.lint import Lint
 from uniscale_build.pathrules import escaping_links
@@ -16,25 +16,36 @@ if TYPE_CHECKING:
     from uniscale_build.layers import Layer
 
 
-def add_overlay(db: GitDb, layer: Layer, index: Index, found: Lint, present: Set[bytes]) -> None:
+def touches_links(before: Listing, found: Lint) -> bool:
+    """True when the patches make, change, move or remove links of the tree."""
+    return any(
+        SYMLINK in (section.old_mode, section.new_mode) or section.old in before.links
+        for section in found.sections
+    )
+
+
+def patched(before: Listing, found: Lint) -> Listing:
+    """The names after patches that touch no link."""
+    gone = {s.old for s in found.sections if s.old is not None and s.old != s.new and not s.copied}
+    made = {s.new for s in found.sections if s.new is not None}
+    return Listing((before.paths - gone) | made, before.links)
+
+
+def add_overlay(
+    layer: Layer, index: Index, found: Lint, present: Set[bytes], oids: Sequence[str]
+) -> None:
     """Put the files of ``overlay/`` into the index, where its patches are applied already.
 
-    ``present`` are the names in the index.
-
+    ``present`` are the names in the index, ``oids`` the blobs of the layer's overlay files.
     `LayerError` for each that is there, or that lies behind a file or link.
     """
-    overlay = layer.overlay
-    if not overlay:
-        return
     root = len(os.fsencode(layer.folder / "overlay")) + 1
-    paths = [os.fsencode(path)[root:] for path in overlay]
+    files = [os.fsencode(path) for path in layer.overlay]
+    paths = [file[root:] for file in files]
     taken = present | {name for section in found.sections for name in section.names}
     raise_all(list(_in_the_way(layer, paths, present, taken)))
-    oids = db.write_files(overlay)
-    index.put(
-        (path, Entry("100755" if file.stat().st_mode & 0o100 else "100644", oid))
-        for path, file, oid in zip(paths, overlay, oids, strict=True)
-    )
+    modes = ["100755" if os.stat(file).st_mode & 0o100 else "100644" for file in files]
+    index.put((path, Entry(mode, oid)) for path, mode, oid in zip(paths, modes, oids, strict=True))
 
 
 def _in_the_way(
@@ -78,22 +89,15 @@ def _above(path: bytes) -> Iterator[bytes]:
         at = path.rfind(b"/", 0, at)
 
 
-def check_links(
-    db: GitDb, base: str, after: Mapping[bytes, str], layer: Layer, found: Lint
-) -> None:
-    """`LayerError` for links that leave the tree since this layer, step by step.
-
-    ``after`` are the links of the tree that comes out, with their blobs.
-    """
-    # A pure rename does not tell what it moves.
-    if not any(section.renamed or section.copied or SYMLINK in (section.old_mode, section.new_mode)
-               for section in found.sections):  # fmt: skip
+def check_links(db: GitDb, before: Listing, after: Listing, layer: Layer) -> None:
+    """`LayerError` for links that leave the tree since this layer, step by step."""
+    if after.links == before.links:
         return
-    links = _targets(db, after)
+    links = _targets(db, after.links)
     escaping = escaping_links(links)
     if not escaping:
         return
-    before = set(escaping_links(_links(db, base)))
+    old = set(escaping_links(_targets(db, before.links)))
     raise_all(
         [
             LayerError(
@@ -102,14 +106,9 @@ def check_links(
                 slug="link-escape",
             )
             for path in escaping
-            if path not in before
+            if path not in old
         ]
     )
-
-
-def _links(db: GitDb, tree: str) -> Mapping[bytes, bytes]:
-    entries = db.list_tree(tree).items()
-    return _targets(db, {path: entry.oid for path, entry in entries if entry.mode == SYMLINK})
 
 
 def _targets(db: GitDb, links: Mapping[bytes, str]) -> Mapping[bytes, bytes]:
