@@ -70,8 +70,10 @@ def lint_patch(data: bytes, *, where: str, label: bytes | None = None, layer: st
     for section in found.sections:
         place = f"{where}:{section.line}"
         found.errors += _section_errors(section, place)
-        found.warnings += _section_warnings(section, place)
-        _add_marks(found, marker_problems(section.added, section.removed, layer), place)
+        found.warnings += _path_warnings(section.path, place)
+        found.warnings += text_warnings(b"\n".join(section.added), shown(section.path), place)
+        if b"uniscale: " in data:
+            _add_marks(found, marker_problems(section.added, section.removed, layer), place)
     if label is not None and found.sections and not found.errors:
         found.errors += _label_errors(found.sections, label, where)
     return found
@@ -105,12 +107,6 @@ def _section_errors(section: Section, place: str) -> Iterator[LayerError]:
                              slug="link-escape")  # fmt: skip
     elif section.new_mode == SYMLINK and section.binary:
         yield LayerError("a link with binary data", where=place, slug="link-escape")
-
-
-def _section_warnings(section: Section, place: str) -> Iterator[LayerError]:
-    yield from _path_warnings(section.path, place)
-    text = b"\n".join(section.added)
-    yield from text_warnings(text, shown(section.path), place)
 
 
 def _path_warnings(path: bytes, place: str) -> Iterator[LayerError]:
@@ -225,7 +221,7 @@ def _overlay_file(layer: Layer, path: bytes) -> Lint:
         data = file.read()
     found.warnings += _path_warnings(name, where)
     found.warnings += text_warnings(data, shown(name), where)
-    if b"uniscale:" in data:
+    if b"uniscale: " in data:
         _add_marks(found, marker_problems(data.split(b"\n"), (), layer.name), where)
     return found
 

@@ -56,6 +56,10 @@ class Section:
 
 _HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _INDEX = re.compile(rb"index ([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?")
+_MOVED = re.compile(rb"(?:rename|copy) (?:from|to) ")
+_MODE = re.compile(rb"(?:old|new|deleted file|new file) mode ")
+_MODES = {b"old mode ": "old_mode", b"new mode ": "new_mode",
+          b"deleted file mode ": "old_mode", b"new file mode ": "new_mode"}  # fmt: skip
 _PLAIN = re.compile(rb"[ !#-\[\]-~]*")
 _CRLF = re.compile(rb"^diff --git .*\r$", re.MULTILINE)
 _STUB = re.compile(rb"(Binary )?[Ff]iles .* differ")
@@ -162,21 +166,18 @@ class Reader:
         self._after()
 
     def _extended(self, section: Section, line: bytes, froms: dict[bytes, bytes]) -> bool:
-        for key in (b"rename from ", b"rename to ", b"copy from ", b"copy to "):
-            if line.startswith(key):
-                froms[key] = line[len(key) :]
-                return True
-        modes = {b"old mode ": "old_mode", b"new mode ": "new_mode",
-                 b"deleted file mode ": "old_mode", b"new file mode ": "new_mode"}  # fmt: skip
-        for key, name in modes.items():
-            if line.startswith(key):
-                setattr(section, name, line[len(key) :].decode("ascii", "replace").strip())
-                froms[key] = b""
-                return True
         if match := _INDEX.fullmatch(line):
             section.old_oid, section.new_oid = match[1].decode(), match[2].decode()
             if match[3]:
                 section.old_mode = section.new_mode = match[3].decode()
+            return True
+        if match := _MOVED.match(line):
+            froms[match[0]] = line[match.end() :]
+            return True
+        if match := _MODE.match(line):
+            mode = line[match.end() :].decode("ascii", "replace").strip()
+            setattr(section, _MODES[match[0]], mode)
+            froms[match[0]] = b""
             return True
         return line.startswith((b"similarity index ", b"dissimilarity index "))
 
@@ -215,18 +216,20 @@ class Reader:
         old = int(match[2] or 1)
         new = int(match[4] or 1)
         lines, end = self.lines, len(self.lines)
+        added, removed = section.added, section.removed
         at = self.at
         while (old > 0 or new > 0) and at < end:
             text = lines[at]
             kind = text[:1]
-            if kind in (b" ", b""):
-                old, new = old - 1, new - 1
-            elif kind == b"-":
+            if kind == b" " or not kind:
                 old -= 1
-                section.removed.append(text[1:])
+                new -= 1
             elif kind == b"+":
                 new -= 1
-                section.added.append(text[1:])
+                added.append(text[1:])
+            elif kind == b"-":
+                old -= 1
+                removed.append(text[1:])
             elif kind != b"\\":
                 break
             at += 1
