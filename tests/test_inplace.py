@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -11,6 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from uniscale_build.errors import StoreError
+from uniscale_build.gitdb import GitDb
+from uniscale_build.inplace import _verify
 
 from tests.conftest import Grow, MakeProject
 from tests.upstreams import UPSTREAM, Lab, Link, git, git_upstream, make_lab, snapshot
@@ -302,6 +306,44 @@ def test_survives_without_the_cache(lab: Lab) -> None:
     edit(lab, "late.py", "late\n")
     lab.patch()
     assert (lab.layer("first") / "overlay/late.py").read_text() == "late\n"
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_pack_of_an_archive_is_taken_over(
+    linked: bool, make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a link, as git clone does, or a copy where none can be made; the cache may go then."""
+    files = {f"pkg/{number}.py": b"x = %d\n" % number for number in range(120)}
+    lab = make_project(files)
+    db = GitDb(lab.store).open()
+    tree = db.import_files((name.encode(), "100644", data) for name, data in files.items())
+    pack = db.pack_of(tree)
+    assert pack is not None
+    if not linked:
+
+        def refuse(source: Path, target: Path) -> None:
+            raise OSError(errno.EXDEV, "another file system", str(target))
+
+        monkeypatch.setattr(os, "link", refuse)
+    lab.unpatch()
+    taken = lab.place() / ".git" / "objects" / "pack" / pack.name
+    assert taken.samefile(pack) is linked
+    shutil.rmtree(lab.store.root)
+    assert git("status", "--porcelain", cwd=lab.place()) == b""
+    assert git("fsck", "--strict", "--no-dangling", cwd=lab.place()) == b""
+
+
+def test_names_that_the_disk_changed_are_told(tmp_path: Path) -> None:
+    """Two files that a file system takes for one, and one that it spells otherwise."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "a.py").write_text("")
+    (tmp_path / "link").symlink_to("pkg")
+    _verify(tmp_path, {b"pkg/a.py", b"link"})
+    with pytest.raises(StoreError, match=r"pkg/A\.py"):
+        _verify(tmp_path, {b"pkg/a.py", b"pkg/A.py", b"link"})
+    with pytest.raises(StoreError, match=r"pkg/a\.py, pkg/b\.py"):
+        _verify(tmp_path, {b"pkg/b.py", b"link"})
 
 
 def test_lock_of_a_dead_git_is_removed(lab: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from uniscale_build.pathrules import is_dot_git
 
@@ -42,3 +43,16 @@ def hidden(root: bytes, skip: set[bytes]) -> Iterator[bytes]:
             if is_dot_git(name) and path != b".git" and path not in skip:
                 yield path
         folders[:] = [name for name in folders if inner[name] not in skip and name != b".git"]
+
+
+def file_names(root: Path) -> Iterator[bytes]:
+    """Every file and link below a work tree, its own ``.git`` left out, as the disk spells it."""
+    top = len(os.fsencode(root)) + 1
+    folders = [os.fsencode(root)]
+    while folders:
+        with os.scandir(folders.pop()) as inside:
+            for entry in inside:
+                if not entry.is_dir(follow_symlinks=False):
+                    yield entry.path[top:]
+                elif entry.path[top:] != b".git":
+                    folders.append(entry.path)

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from uniscale_build.diskfiles import file_names
 from uniscale_build.errors import StoreError, UnsavedEditsError, raise_all
 from uniscale_build.gitdb import Entry, GitDb, run_git
 from uniscale_build.intree import BRANCH, InTree, Pending, Scan, stamp, tree_of
-from uniscale_build.layerfile import shown, umask
+from uniscale_build.layerfile import GITLINK, shown, umask
 from uniscale_build.progress import Reporter
 from uniscale_build.rewrite import obstacles, rewrite
 from uniscale_build.stack import (
@@ -128,24 +129,24 @@ def _create(db: GitDb, stack: Stack, tree: InTree) -> int:
         )
         put_commits(db, fresh, stack, take_head=True, index=False)
         fresh.git("read-tree", "--reset", "-u", "HEAD")
-        _verify(fresh)
+        wanted = db.list_tree(stack.top)
+        _verify(fresh.root, {path for path, entry in wanted.items() if entry.mode != GITLINK})
         fresh.root.rename(tree.root)
-    return len(db.list_tree(stack.top))
+    return len(wanted)
 
 
-def _verify(fresh: InTree) -> None:
+def _verify(root: Path, wanted: set[bytes]) -> None:
     """The files that git has just written are there under their names, and nothing else is.
 
     A file system that folds case or composes letters makes two files one, or one file another.
     """
-    changed = fresh.git("diff-files", "--name-only", "-z").out
-    others = fresh.git("ls-files", "--others", "-z").out
-    if changed or others:
-        names = ", ".join(shown(path) for path in (changed + others).split(b"\0")[:_SHOWN] if path)
+    differ = sorted(wanted ^ set(file_names(root)))
+    if differ:
+        names = ", ".join(shown(path) for path in differ[:_SHOWN])
         raise StoreError(
             f"the files on the disk are not those of the patched tree: {names}",
-            where=str(fresh.root),
-            hint="the file system changes names or bytes (upper and lower case, letters?)",
+            where=str(root),
+            hint="the file system changes names (upper and lower case, letters?)",
             slug="not-exact",
         )
 

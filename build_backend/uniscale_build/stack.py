@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,12 +156,34 @@ def transfer(db: GitDb, tree: InTree, wanted: Sequence[str], have: Sequence[str]
     # A partial clone may have a tree and not its files.
     partial = any(folder.glob("*.promisor"))
     shared = set() if partial else present(tree.repo, have) & present(db, have)
-    new = [f"{oid}\n" for oid in dict.fromkeys(wanted) if oid not in shared]
+    missing = [oid for oid in dict.fromkeys(wanted) if oid not in shared]
+    linked = {oid for oid in missing if _link_pack(db, oid, folder)}
+    shared |= linked
+    new = [f"{oid}\n" for oid in missing if oid not in linked]
     if not new:
         return
     listed = "".join([*new, *(f"^{oid}\n" for oid in sorted(shared))])
     db.run("pack-objects", "--quiet", "--revs", "--non-empty", "--window=0", "--delta-base-offset",
            "--threads=1", str(folder / "pack"), stdin=listed.encode())  # fmt: skip
+
+
+def _link_pack(db: GitDb, oid: str, folder: Path) -> bool:
+    """Give ``folder`` the store's pack of a whole tree, as ``git clone`` does."""
+    pack = db.pack_of(oid)
+    if pack is None:
+        return False
+    # The index comes last: with it git begins to read the pack.
+    for path in (pack, pack.with_suffix(".idx")):
+        target = folder / path.name
+        if target.exists():
+            continue
+        try:
+            os.link(path, target)
+        except OSError:  # another file system, or one without links
+            fresh = folder / f"tmp_{path.name}"
+            shutil.copyfile(path, fresh)
+            fresh.replace(target)
+    return True
 
 
 def borrow(db: GitDb, tree: InTree, pin: Pin) -> None:
