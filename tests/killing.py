@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.upstreams import Lab
@@ -45,6 +45,11 @@ def fork(lab: Lab, argv: tuple[str, ...], fatal: int, code: int = 0) -> tuple[bo
 
     A command that is not killed must end with ``code``.
     """
+    return fork_call(lambda: lab.run(*argv).code, fatal, code)
+
+
+def fork_call(call: Callable[[], int], fatal: int, code: int = 0) -> tuple[bool, int]:
+    """The same for a function that gives an exit code."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -53,7 +58,7 @@ def fork(lab: Lab, argv: tuple[str, ...], fatal: int, code: int = 0) -> tuple[bo
         sys.addaudithook(steps)
         ended = 1
         try:
-            ended = lab.run(*argv).code
+            ended = call()
         finally:
             steps.fatal = 0
             os.write(writer, b"%d" % steps.count)
@@ -64,7 +69,7 @@ def fork(lab: Lab, argv: tuple[str, ...], fatal: int, code: int = 0) -> tuple[bo
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return True, 0
-    assert os.WEXITSTATUS(status) == code, (argv, status)
+    assert os.WEXITSTATUS(status) == code, status
     return False, int(told)
 
 

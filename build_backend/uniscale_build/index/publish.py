@@ -1,0 +1,303 @@
+"""Wheels in, a static index out: incremental, one copy of each file, valid at every moment.
+
+Everything is checked before anything is changed. Wheels come before the pages that name them, and
+go after; each file is replaced in one step. A run that is killed leaves an index that is valid, and
+the next one completes it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uniscale_build.errors import IndexSiteError, UniscaleError, did_you_mean, raise_all
+from uniscale_build.index import front, pages
+from uniscale_build.index.entry import Entry
+from uniscale_build.index.site import Site, source_of, stat_of
+from uniscale_build.index.take import METADATA, PROVENANCE, Job, Taken, now, take_all
+from uniscale_build.progress import Reporter, Silent
+from uniscale_build.recordfile import file_sha256
+from uniscale_build.store import disk_errors
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to do to an index: files (or folders of them) to add, names of stored ones to change."""
+
+    add: tuple[Path, ...] = ()
+    remove: tuple[str, ...] = ()
+    yank: Mapping[str, str] = field(default_factory=dict)  # file → why
+    unyank: tuple[str, ...] = ()
+    drift: tuple[Path, ...] = ()
+    verify: bool = False  # read every stored wheel again
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was done: names of files, and what the index now holds."""
+
+    site: Path
+    added: tuple[str, ...]
+    known: tuple[str, ...]  # given, and stored already
+    removed: tuple[str, ...]
+    wheels: int
+    channels: tuple[str, ...]
+    pages: int  # files that were written
+
+
+def publish(root: Path, request: Request, reporter: Reporter | None = None) -> Published:
+    """Bring the index at ``root`` to what ``request`` says.
+
+    `WheelError`, `IndexSiteError` or `Problems` with everything that is wrong with what was given
+    or stored: then the index is as it was. Two wheels of one name with different content are
+    refused.
+    """
+    reporter = reporter if reporter is not None else Silent()
+    given = _given(request.add)
+    site = Site(root.absolute())
+    with disk_errors(root, "point --out"), site.locked(reporter):
+        return _Run(site, request, given, reporter)()
+
+
+def _given(words: Sequence[Path]) -> list[Path]:
+    """The wheels among files and folders; errors for what has none."""
+    found: list[Path] = []
+    errors: list[UniscaleError] = []
+    for path in words:
+        inside = sorted(path.glob("*.whl")) if path.is_dir() else []
+        if not inside and not path.is_file():
+            what = "there is no wheel in this folder" if path.is_dir() else "there is no such file"
+            hint = "uniscale-build wheel --split makes wheels"
+            errors.append(IndexSiteError(what, where=str(path), hint=hint, slug="no-wheel"))
+        found += inside or [path]
+    raise_all(errors)
+    return list(dict.fromkeys(path.absolute() for path in found))
+
+
+class _Run:
+    """One change of an index, under its lock."""
+
+    def __init__(self, site: Site, request: Request, given: list[Path], reporter: Reporter) -> None:
+        self.site = site
+        self.request = request
+        self.given = given
+        self.reporter = reporter
+        self.state = site.state()
+        self.stored = site.stored()
+        self.wheels = {name for name in self.stored if name.endswith(".whl")}
+        self.yanked = site.yanked()
+        self.errors: list[UniscaleError] = []
+        self.known: list[str] = []
+
+    def __call__(self) -> Published:
+        before = dict(self.state.entries)
+        self._check_names()
+        fresh = self._read()
+        drift = front.check_drift(self.request.drift, self.errors)
+        raise_all(self.errors)
+        yanked = {name: why for name, why in {**self.yanked, **self.request.yank}.items()
+                  if name not in (*self.request.unyank, *self.request.remove)}  # fmt: skip
+        self._settle(fresh)
+        changed = {
+            name for name in {*before, *self.state.entries}
+            if before.get(name) != self.state.entries.get(name)
+            or self.yanked.get(name) != yanked.get(name)
+        }  # fmt: skip
+        everything = self.site.dirty or self.request.verify
+        self.site.begin()
+        self._store(fresh)
+        self.yanked = yanked
+        self.site.put_yanked(yanked)
+        front.put_drift(self.site, drift)
+        pages_written = self._pages(before, changed, everything=everything)
+        for name in self.stored:
+            # A sidecar may be left of a run that was killed, or of a wheel that somebody removed.
+            wheel = name.removesuffix(METADATA).removesuffix(PROVENANCE)
+            ours = name in self.request.remove or wheel != name
+            if ours and wheel not in self.state.entries:
+                (self.site.packages / name).unlink()
+        self.site.finish(self.state)
+        added = tuple(sorted(one.job.path.name for one in fresh if not one.job.stored))
+        return Published(
+            self.site.root, added, tuple(self.known), self.request.remove,
+            len(self.state.entries), self.channels, pages_written,
+        )  # fmt: skip
+
+    # What is there and what is given --------------------------------------------------------
+
+    def _check_names(self) -> None:
+        """Stored files that are named must be there, and what was stored must still be."""
+        for name in (*self.request.remove, *self.request.yank, *self.request.unyank):
+            if name not in self.wheels:
+                self.errors.append(
+                    IndexSiteError(f"the index has no {name}", where=str(self.site.packages),
+                                   hint=did_you_mean(name, self.wheels), slug="unknown-file")
+                )  # fmt: skip
+        for name in [name for name in self.state.entries if name not in self.wheels]:
+            self.reporter.note(f"{name} is gone from packages/: it is taken out of the pages")
+            del self.state.entries[name]
+
+    def _read(self) -> list[Taken]:
+        """Read what is new or looks changed; what is wrong is gathered in ``errors``."""
+        jobs = [*self._stored_jobs(), *self._given_jobs()]
+        if jobs:
+            self.reporter.stage("read", f"{len(jobs)} wheels")
+        taken = []
+        for one in take_all(jobs, self.reporter):
+            self.errors.extend(one.errors)
+            if one.entry is not None and self._is_as_published(one):
+                taken.append(one)
+        return taken
+
+    def _stored_jobs(self) -> list[Job]:
+        jobs: list[Job] = []
+        for name in sorted(self.wheels - set(self.request.remove)):
+            known = self.state.entries.get(name)
+            sidecar = f"{name}{METADATA}" in self.stored
+            if self.request.verify or not sidecar or known is None or known[0] != self.stored[name]:
+                folder = self.site.incoming / f"s{len(jobs)}"
+                upload = known[1].upload if known else self.stored[name][1] // 10**9
+                jobs.append(Job(self.site.packages / name, folder, upload, stored=True))
+        return jobs
+
+    def _is_as_published(self, taken: Taken) -> bool:
+        known = self.state.entries.get(taken.job.path.name)
+        if not taken.job.stored or known is None or taken.entry is None:
+            return True
+        if known[1].sha256 == taken.entry.sha256:
+            return True
+        self.errors.append(
+            IndexSiteError(
+                "this is not the file that was published "
+                f"(SHA-256 {known[1].sha256}, now {taken.entry.sha256})",
+                where=str(taken.job.path),
+                hint=f"put the right one back, or take it out: --remove {taken.job.path.name}",
+                slug="changed-wheel",
+            )
+        )
+        return False
+
+    def _given_jobs(self) -> list[Job]:
+        jobs: dict[str, Job] = {}
+        hashes: dict[str, str] = {}
+        sources, time = self.state.sources, now()
+        self.state.sources = {}
+        for path in self.given:
+            name, source = path.name, source_of(path)
+            if path.parent.resolve() == self.site.packages:
+                continue
+            first = jobs.get(name)
+            if first is None and (name not in self.wheels or name in self.request.remove):
+                jobs[name] = Job(path, self.site.incoming / f"g{len(jobs)}", time)
+                continue
+            sha256 = sources.get(source) or file_sha256(path)
+            other = str(first.path) if first else f"the index's packages/{name}"
+            if name not in hashes:
+                hashes[name] = self._sha256_of(name, first)
+            if sha256 == hashes[name]:
+                self.state.sources[source] = sha256
+                self.known.append(name)
+            else:
+                self.errors.append(_two_files(path, sha256, other, hashes[name]))
+        return list(jobs.values())
+
+    def _sha256_of(self, name: str, first: Job | None) -> str:
+        if first is not None:
+            return file_sha256(first.path)
+        known = self.state.entries.get(name)
+        if known is not None and known[0] == self.stored[name]:
+            return known[1].sha256
+        return file_sha256(self.site.packages / name)
+
+    # Changing the index ---------------------------------------------------------------------
+
+    def _settle(self, fresh: Sequence[Taken]) -> None:
+        """Remember what was read; the stored wheels' looks follow when they are stored."""
+        for name in self.request.remove:
+            self.state.entries.pop(name, None)
+        for one in fresh:
+            assert one.entry is not None
+            self.state.entries[one.job.path.name] = ((0, 0, 0), one.entry)
+        self.channels = tuple(
+            sorted({entry.device for _, entry in self.state.entries.values() if entry.device})
+        )
+
+    def _store(self, fresh: Sequence[Taken]) -> None:
+        """Wheels and their sidecars under their names, the wheel last."""
+        for one in fresh:
+            assert one.entry is not None
+            name = one.job.path.name
+            target = self.site.packages / name
+            for suffix in (METADATA, PROVENANCE):
+                source = one.job.folder / f"{name}{suffix}"
+                if source.exists():
+                    source.replace(self.site.packages / source.name)
+            if not one.job.stored:
+                source_key = source_of(one.job.path) if one.job.path.exists() else None
+                (one.job.folder / name).replace(target)
+                if source_key is not None:
+                    self.state.sources[source_key] = one.entry.sha256
+            self.state.entries[name] = (stat_of(target), one.entry)
+
+    def _pages(
+        self, before: Mapping[str, tuple[object, Entry]], changed: set[str], *, everything: bool
+    ) -> int:
+        """Write the pages of changed projects, then what lists them; gives how many files."""
+        entries = [self.state.entries[name][1] for name in sorted(self.state.entries)]
+        groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for entry in entries:
+            for channel in (ALL, *((entry.device,) if entry.device else self.channels)):
+                groups[channel, entry.project].append(entry)
+        touched = {
+            source[name][1].project for name in changed for source in (before, self.state.entries)
+            if name in source
+        }  # fmt: skip
+        fresh_channel = {name for name in (ALL, *self.channels)
+                         if not (self.site.root / name / "index.html").exists()}  # fmt: skip
+        there = set(self.site.page_folders())
+        written = 0
+        for key, members in groups.items():
+            if everything or key[1] in touched or key[0] in fresh_channel or key not in there:
+                written += self._project(key, members)
+        written += self._lists(groups)
+        written += front.write(self.site, entries, self.yanked)
+        # Last of all: what these pages name is in no list any more; a channel's own goes first.
+        keep = {*groups, *((channel, "") for channel, _ in groups)}
+        for channel, project in sorted(there - keep):
+            self.site.drop_page(channel, project)
+        return written
+
+    def _project(self, key: tuple[str, str], members: Sequence[Entry]) -> int:
+        channel, project = key
+        folder = self.site.root / channel / project
+        html = pages.project_html(project, members, self.yanked)
+        text = pages.project_json(project, members, self.yanked)
+        written = self.site.put(folder / "index.html", html.encode())
+        return written + self.site.put(folder / "index.json", text.encode())
+
+    def _lists(self, groups: Mapping[tuple[str, str], object]) -> int:
+        projects: dict[str, list[str]] = defaultdict(list)
+        for channel, project in sorted(groups):
+            projects[channel].append(project)
+        written = 0
+        for channel, names in projects.items():
+            folder = self.site.root / channel
+            html = pages.channel_html(channel, names)
+            written += self.site.put(folder / "index.html", html.encode())
+            written += self.site.put(folder / "index.json", pages.channel_json(names).encode())
+        return written
+
+
+def _two_files(path: Path, sha256: str, other: str, theirs: str) -> IndexSiteError:
+    return IndexSiteError(
+        f"two different files are called {path.name}",
+        where=str(path),
+        hint=f"this has SHA-256 {sha256}, {other} has {theirs}; a name is given once: raise the "
+        f"version,\nor, where nobody has installed it yet, take the old one out first with "
+        f"--remove {path.name}",
+        slug="two-files",
+    )

@@ -1,0 +1,104 @@
+"""Takes wheels in: copies each beside the stored ones and verifies the copy, on all cores."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from uniscale_build.errors import UniscaleError, WheelError
+from uniscale_build.index.entry import Entry, Sidecars, check_file_name, read_entry
+from uniscale_build.pack import cores
+from uniscale_build.progress import Reporter
+
+# Below this a pool costs more than it saves, unless the wheels are large.
+_FEW, _LARGE = 24, 64 << 20
+METADATA, PROVENANCE = ".metadata", ".provenance.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A wheel to read, and an own folder for what comes of it: sidecars, and unless the wheel is
+    ``stored`` already, the copy that is verified."""
+
+    path: Path
+    folder: Path
+    upload: int
+    stored: bool = False
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What reading a wheel gave: its entry, or what is wrong with it."""
+
+    job: Job
+    entry: Entry | None
+    errors: tuple[UniscaleError, ...] = ()
+
+
+def now() -> int:
+    """When wheels are added: ``SOURCE_DATE_EPOCH`` in seconds, else the clock."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return int(text) if text.isdigit() else int(time.time())
+
+
+def take(job: Job) -> Taken:
+    """Read one wheel and write its sidecars; nothing of it is published yet."""
+    try:
+        check_file_name(job.path)
+        job.folder.mkdir(parents=True)
+        path = job.path if job.stored else job.folder / job.path.name
+        if not job.stored:
+            shutil.copyfile(job.path, path)
+            path.chmod(0o644)
+            os.utime(path, (job.upload, job.upload))
+        entry, sidecars = read_entry(path, job.upload)
+        _write_sidecars(job.folder / job.path.name, sidecars)
+    except UniscaleError as error:
+        return Taken(job, None, tuple(_told(one, job.path) for one in error.findings()))
+    except FileNotFoundError:
+        gone = WheelError("there is no such wheel", where=str(job.path), slug="no-wheel")
+        return Taken(job, None, (gone,))
+    return Taken(job, entry)
+
+
+def _write_sidecars(path: Path, sidecars: Sidecars) -> None:
+    for suffix, data in ((METADATA, sidecars.metadata), (PROVENANCE, sidecars.provenance)):
+        if data is not None:
+            target = path.with_name(path.name + suffix)
+            target.write_bytes(data)
+            target.chmod(0o644)
+
+
+def _told(error: UniscaleError, path: Path) -> UniscaleError:
+    """The error with the name that the user gave."""
+    if error.where is not None and error.where.endswith(path.name):
+        error.where = str(path)
+    return error
+
+
+def take_all(jobs: Sequence[Job], reporter: Reporter) -> Iterator[Taken]:
+    """All of them, in order."""
+    heavy = len(jobs) > 1 and sum(_size(job.path) for job in jobs) > _LARGE
+    workers = min(cores(), len(jobs))
+    if workers < 2 or (len(jobs) < _FEW and not heavy):
+        for number, job in enumerate(jobs, 1):
+            yield take(job)
+            reporter.advance(number, len(jobs), "wheels")
+        return
+    chunk = max(1, min(64, len(jobs) // (workers * 4)))
+    with ProcessPoolExecutor(workers) as pool:
+        for number, taken in enumerate(pool.map(take, jobs, chunksize=chunk), 1):
+            yield taken
+            reporter.advance(number, len(jobs), "wheels")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
