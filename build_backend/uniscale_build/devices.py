@@ -60,6 +60,7 @@ class Sdk:
     tag: str = ""  # with {0}, {1} for the parts of the compiler's version
     debian: tuple[str, ...] = ()
     vendor: str = ""
+    driver: Probe | None = None  # its version is that of the newest SDK that the driver runs
 
     def label(self, version: str) -> str:
         """The tag for a version (``cu130`` for 13.0.88), "" when it has too few parts."""
@@ -165,27 +166,43 @@ class Device:
         return f"{self.where}:{self.lines[key]}" if key in self.lines else self.where
 
 
-def _sdk(fields: Fields) -> Sdk:
-    probe = fields.fields("compiler")
-    compiler = Probe(
+def _compiler(probe: Fields) -> Probe | None:
+    found = Probe(
         program=probe.text("program", ""),
         paths=probe.texts("paths"),
-        arguments=probe.texts("arguments") or ("--version",),
+        arguments=probe.texts("arguments") or Probe.arguments,
         version=probe.text("version", Probe.version),
         least=probe.text("least", ""),
         below=probe.text("below", ""),
         suffix=probe.text("suffix", ""),
     )
+    return _checked(probe, found)
+
+
+def _driver(probe: Fields) -> Probe | None:
+    found = Probe(
+        program=probe.text("program", ""),
+        arguments=probe.texts("arguments") or Probe.arguments,
+        version=probe.text("version", Probe.version),
+    )
+    return _checked(probe, found)
+
+
+def _checked(probe: Fields, found: Probe) -> Probe | None:
     probe.finish()
     try:
-        groups = re.compile(compiler.version).groups
+        groups = re.compile(found.version).groups
     except re.error as error:
-        fields.fail(probe.value, f'"version" is not a pattern: {error}')
+        probe.fail(probe.value, f'"version" is not a pattern: {error}')
     else:
         if groups != 1:
-            fields.fail(probe.value, '"version" must have one group', "write (…) around the number")
-    if probe.keys and not compiler.program:
-        fields.fail(probe.value, '"program" is missing', slug="missing-key")
+            probe.fail(probe.value, '"version" must have one group', "write (…) around the number")
+    if probe.keys and not found.program:
+        probe.fail(probe.value, '"program" is missing', slug="missing-key")
+    return found if found.program else None
+
+
+def _sdk(fields: Fields) -> Sdk:
     roots = []
     for item in fields.each("roots", "a root"):
         roots.append(Root(item.text("variable", ""), item.text("default", ""), item.texts("holds")))
@@ -194,11 +211,12 @@ def _sdk(fields: Fields) -> Sdk:
         name=fields.text("name"),
         roots=tuple(roots),
         script=fields.text("script", ""),
-        compiler=compiler if compiler.program else None,
+        compiler=_compiler(fields.fields("compiler")),
         programs=fields.texts("programs"),
         tag=fields.text("tag", ""),
         debian=fields.texts("debian"),
         vendor=fields.text("vendor", ""),
+        driver=_driver(fields.fields("driver")),
     )
     fields.finish()
     return sdk

@@ -292,5 +292,17 @@ def _run(command: list[str], env: Mapping[str, str]) -> tuple[int, str]:
     return ran.returncode, ran.stdout + ran.stderr
 
 
+def driver_version(device: Device, environ: Mapping[str, str] | None = None) -> str:
+    """The newest SDK version that this machine's driver runs; "" when nothing tells it."""
+    probe = device.sdk.driver if device.sdk is not None else None
+    env = os.environ if environ is None else environ
+    path = shutil.which(probe.program, path=env.get("PATH")) if probe is not None else None
+    if probe is None or path is None:
+        return ""
+    code, text = _run([path, *probe.arguments], env)
+    found = re.search(probe.version, text)
+    return found[1] if code == 0 and found is not None else ""
+
+
 def _parts(version: str) -> tuple[int, ...]:
     return tuple(int(word) for word in re.findall(r"\d+", version))

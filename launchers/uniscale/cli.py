@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from uniscale_build.errors import SettingsError
 
+from uniscale import cli_wheels
+
 Action = Callable[[], int]
 
 # click's base of all usage errors. Newer typers carry their own copy of click, so the class is
@@ -52,6 +54,9 @@ _Set = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, errors too.")]
 _Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
+
+
+cli_wheels.register(app)
 
 
 def parse(argv: Sequence[str]) -> Action:

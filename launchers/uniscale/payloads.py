@@ -2,7 +2,8 @@
 
 A wheel brings ``uniscale_payloads/<backend>-<device>/payload.json`` into site-packages; several
 wheels share that namespace folder. ``UNISCALE_PAYLOADS`` (folders, separated as in PATH) adds
-folders that hold ``<backend>-<device>/`` themselves; they come first.
+folders that hold ``<backend>-<device>/`` themselves; they come first. Last come those that
+``uniscale install --isolated`` put into environments of their own.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 from uniscale_build.ids import slug
 
+from uniscale.environments import NAMESPACE as NAMESPACE
+from uniscale.environments import environments
 from uniscale.record import FILE_NAME, Payload, read
 
-NAMESPACE = "uniscale_payloads"
 VARIABLE = "UNISCALE_PAYLOADS"
 HOW_TO_GET = (
-    "build and install one, in a clone of uniscale:\n"
+    "install one from a wheel index: uniscale install llama.cpp --index URL\n"
+    "or build and install one, in a clone of uniscale:\n"
     "pip install . --config-settings=backend=llama.cpp --config-settings=device=cpu"
 )
 
@@ -59,9 +62,9 @@ def find() -> Found:
     payloads: dict[tuple[str, str], Payload] = {}
     broken: list[Broken] = []
     hidden: list[Hidden] = []
-    for prefix in _prefixes():
+    for prefix, python in _prefixes():
         try:
-            payload = read(prefix)
+            payload = replace(read(prefix), python=python)
         except LaunchError as error:
             broken.append(Broken(prefix, error))
             continue
@@ -71,9 +74,10 @@ def find() -> Found:
     return Found(tuple(payloads.values()), tuple(broken), tuple(hidden))
 
 
-def _prefixes() -> Iterator[Path]:
+def _prefixes() -> Iterator[tuple[Path, str | None]]:
+    """Each prefix, with the interpreter that its engine needs where that is not ours."""
     seen: set[str] = set()
-    for folder in _folders():
+    for folder, python in _folders():
         try:
             names = sorted(os.listdir(folder))
         except (FileNotFoundError, NotADirectoryError):
@@ -86,10 +90,10 @@ def _prefixes() -> Iterator[Path]:
             real = os.path.realpath(prefix)
             if real not in seen:
                 seen.add(real)
-                yield Path(prefix)
+                yield Path(prefix), python
 
 
-def _folders() -> Iterator[str]:
+def _folders() -> Iterator[tuple[str, str | None]]:
     for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         if not os.path.isdir(entry):
             raise SettingsError(
@@ -98,9 +102,11 @@ def _folders() -> Iterator[str]:
                 hint="each entry is a folder that holds <backend>-<device>/payload.json",
                 slug="no-folder",
             )
-        yield os.path.abspath(entry)
+        yield os.path.abspath(entry), None
     for entry in sys.path:
-        yield os.path.join(os.path.abspath(entry), NAMESPACE)
+        yield os.path.join(os.path.abspath(entry), NAMESPACE), None
+    for made in environments():
+        yield str(made.payloads), made.python
 
 
 def has_backend(found: Found, word: str) -> bool:

@@ -141,7 +141,7 @@ def _engine(request: Request, task: str, model: Model) -> Engine:
         backend=request.backend,
         device=request.device,
     )
-    place = Place(payload.prefix, _interpreter(), payload.device_environment)
+    place = Place(payload.prefix, payload.python or _interpreter(), payload.device_environment)
     serve = payload.launch["serve"]
     return Engine(payload.backend, payload.device, payload.version, serve, place, payload)
 

@@ -59,6 +59,7 @@ class Payload:
     device_environment: Mapping[str, str]
     visible: str | None  # variable that limits which chips a process sees
     verified: Verified
+    python: str | None = None  # interpreter of an environment of its own; None: the running one
 
     @property
     def title(self) -> str:

@@ -1,0 +1,60 @@
+"""The commands about wheels and payloads: install, show, uninstall, upgrade, verify, test, pull.
+
+As in `uniscale.cli`, only typer is imported here; a command's module when that command runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+import typer
+
+Action = Callable[[], int]
+
+_Backend = Annotated[str, typer.Argument(metavar="BACKEND", help="E.g. vllm, llama.cpp.")]
+_Device = Annotated[
+    str | None, typer.Option("--device", "-d", metavar="NAME", help="Default: the one found here.")
+]
+_Index = Annotated[
+    str | None,
+    typer.Option(metavar="URL|DIR", help="The wheel index. (default: UNISCALE_INDEX)"),
+]
+_Offline = Annotated[
+    bool, typer.Option("--offline", help="Use no network: all from the index folder.")
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell all and change nothing.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, errors too.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for name, command in (("install", _install),):
+        app.command(name)(command)
+
+
+def _install(
+    backend: _Backend,
+    device: _Device = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="V", help="0.32.0, or bounds: '>=0.31,<0.33'.")
+    ] = None,
+    index: _Index = None,
+    isolated: Annotated[
+        bool, typer.Option("--isolated", help="Into an environment of its own, found by serve.")
+    ] = False,
+    offline: _Offline = False,
+    dry_run: _DryRun = False,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Install the prebuilt wheel that fits this machine."""
+    from uniscale.install import InstallRequest, install
+
+    request = InstallRequest(
+        backend=backend, device=device, version=version, index=index, isolated=isolated,
+        offline=offline, dry_run=dry_run, as_json=as_json,
+    )  # fmt: skip
+    return partial(install, request)

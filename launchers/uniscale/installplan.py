@@ -1,0 +1,184 @@
+"""What installing a chosen wheel will do here: worked out and checked before anything is done."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+from uniscale_build.errors import LaunchError, UniscaleError, raise_all
+
+from uniscale import environments
+from uniscale.catalog import Catalog, Wheel
+from uniscale.choosing import Choice
+from uniscale.environments import NAMESPACE
+from uniscale.machine import Machine
+
+LAUNCHER = "uniscale"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """All that will be done, for ``--dry-run`` and for doing it."""
+
+    catalog: Catalog
+    choice: Choice
+    machine: Machine
+    isolated: str | None  # the new environment's name
+    kept: Mapping[str, str]  # packages of the vendor's image that are here: name → version
+    absent: tuple[str, ...]  # those that are not here; no other may come in their place
+    launcher: Wheel | None  # the uniscale that the wheel requires, where this one is too old
+    there: str | None  # the version that is installed of this distribution
+
+    @property
+    def constraints(self) -> str:
+        """The text of the constraints file; empty when the device's image provides nothing."""
+        lines = [f"{name}=={version}" for name, version in sorted(self.kept.items())]
+        lines += [f"{name}<0" for name in sorted(self.absent)]
+        if not lines:
+            return ""
+        head = f"# Packages of the image of {self.machine.device.title}: kept as they are, and\n"
+        return head + "# none from an index in place of one that is not there.\n" + "".join(
+            f"{line}\n" for line in lines
+        )  # fmt: skip
+
+
+def plan(catalog: Catalog, choice: Choice, machine: Machine, *, isolated: bool) -> Steps:
+    """The steps; `LaunchError` for what cannot be done here, all reasons at once."""
+    wheel = choice.wheel
+    every = (*machine.device.image_packages, *wheel.image_packages)
+    names = dict.fromkeys(str(canonicalize_name(name)) for name in every)
+    found = {name: installed(name) for name in names}
+    kept = {name: version for name, version in found.items() if version is not None}
+    absent = tuple(name for name, version in found.items() if version is None)
+    errors = list(_conflicts(wheel, machine, kept, absent))
+    if not isolated:
+        errors += _owned_by_others(wheel)
+    raise_all(errors)
+    device = machine.device.name
+    return Steps(
+        catalog=catalog,
+        choice=choice,
+        machine=machine,
+        isolated=f"{choice.held.backend}-{device}-{wheel.sha256[:12]}" if isolated else None,
+        kept=kept,
+        absent=absent,
+        launcher=None if isolated else _launcher(catalog, wheel, machine),
+        there=None if isolated else installed(wheel.name),
+    )
+
+
+def installed(name: str) -> str | None:
+    """The version of a distribution in this environment."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def requirements(wheel: Wheel) -> list[Requirement]:
+    """What the wheel requires on this Python, without extras."""
+    found = []
+    for text in wheel.requires_dist:
+        try:
+            one = Requirement(text)
+        except InvalidRequirement as error:
+            raise LaunchError(f"the wheel has a requirement that cannot be read: {text}",
+                              where=wheel.file, slug="bad-metadata") from error  # fmt: skip
+        if one.marker is None or one.marker.evaluate({"extra": ""}):
+            found.append(one)
+    return found
+
+
+def _satisfies(one: Requirement, version: str) -> bool:
+    try:
+        return one.specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return False
+
+
+def _conflicts(
+    wheel: Wheel, machine: Machine, kept: Mapping[str, str], absent: Iterable[str]
+) -> Iterable[UniscaleError]:
+    """Requirements that the vendor's image does not satisfy."""
+    image = f"the image of {machine.device.title}"
+    for one in requirements(wheel):
+        name = canonicalize_name(one.name)
+        if name in kept and not _satisfies(one, kept[name]):
+            yield LaunchError(
+                f"it needs {one}, and {image} has {name} {kept[name]}, which is never replaced",
+                where=wheel.file,
+                hint="use the image that this wheel was made for, or another --version",
+                slug="image-package",
+            )
+        elif name in absent:
+            yield LaunchError(
+                f"it needs {one}, which comes with {image} and is not in this environment",
+                where=sys.prefix,
+                hint="install into the image's own Python (or an environment that sees its "
+                "packages)",
+                slug="image-package",
+            )
+
+
+def owner(payload: str, folder: Path) -> importlib.metadata.Distribution | None:
+    """The distribution in the packages folder ``folder`` that brought the payload."""
+    line = f"\n{NAMESPACE}/{payload}/payload.json,"
+    for found in importlib.metadata.distributions(path=[str(folder)]):
+        if line in "\n" + (found.read_text("RECORD") or ""):
+            return found
+    return None
+
+
+def _owned_by_others(wheel: Wheel) -> Iterable[UniscaleError]:
+    """Payloads that would be written over, or that would go with what is replaced."""
+    folder = Path(sysconfig.get_path("purelib"))
+    coming = {one.payload for one in wheel.payloads}
+    space = folder / NAMESPACE
+    there = {path.parent.name for path in space.glob("*/payload.json")}
+    hint = "add --isolated, or take that one out first: pip uninstall {}"
+    for payload in sorted(there):
+        found = owner(payload, folder)
+        if found is None:
+            continue
+        name, version = found.metadata["Name"], found.version
+        same = canonicalize_name(name) == canonicalize_name(wheel.name)
+        if payload in coming and not same:
+            yield LaunchError(
+                f"{payload} is here already, from {name} {version}: one would be mixed into the "
+                "other",
+                where=str(space / payload), hint=hint.format(name), slug="payload-there",
+            )  # fmt: skip
+        elif payload not in coming and same:
+            yield LaunchError(
+                f"{name} {version} holds {payload} too, which would go when it is replaced",
+                where=str(space / payload), hint=hint.format(name), slug="payload-there",
+            )  # fmt: skip
+
+
+def _launcher(catalog: Catalog, wheel: Wheel, machine: Machine) -> Wheel | None:
+    """The plain uniscale of the index, when the wheel requires another than is installed."""
+    wanted = [one for one in requirements(wheel) if canonicalize_name(one.name) == LAUNCHER]
+    here = installed(LAUNCHER)
+    if not wanted or (here is not None and all(_satisfies(one, here) for one in wanted)):
+        return None
+    fitting = [
+        one
+        for one in catalog.wheels
+        if canonicalize_name(one.name) == LAUNCHER and not one.payloads
+        and all(_satisfies(need, one.version) for need in wanted)
+        and any(tag in machine.tags for tag in one.tags)
+    ]  # fmt: skip
+    return max(fitting, key=lambda one: Version(one.version), default=None)
+
+
+def constraints_file(steps: Steps) -> Path:
+    """Where the constraints of this environment are kept."""
+    name = steps.isolated or canonicalize_name(sys.prefix.replace("/", "-").strip("-"))
+    return environments.data_folder() / "constraints" / f"{name}-{steps.machine.device.name}.txt"

@@ -1,0 +1,282 @@
+"""`uniscale install`: real environments, real pip and uv, and indexes that are not as they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from uniscale import installers
+from uniscale_build.errors import LaunchError
+
+from tests import wheels
+
+from .helpers import Result, lay_gguf, recorded
+from .indexes import PYTHON, Index, Place
+
+DEVICE = """\
+device: Acme_X1
+title: Acme's chip
+vendor: Acme
+label: acme
+image_packages: [packaging, acme_torch]
+sdk:
+  name: AcmeKit
+  roots:
+    - variable: ACME_HOME
+      default: {kit}
+  compiler:
+    program: acc
+    paths: [bin]
+"""
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment without pip that nobody changes."""
+    folder = tmp_path_factory.mktemp("template") / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def bare(tmp_path: Path, site: Path, template: Path) -> Iterator[Place]:
+    """A place with neither pip nor uv."""
+    found = Place(tmp_path / "bench", site)
+    env = tmp_path / "env"
+    # A copied environment is one of its own: its interpreter finds pyvenv.cfg beside itself.
+    shutil.copytree(template, env, symlinks=True)
+    found.python = env / "bin" / "python"
+    found.index = Index(tmp_path / "index")
+    (found.root / "bin").mkdir()
+    found.environ |= {"UNISCALE_DATA": str(found.root / "data"), "UNISCALE_PAYLOADS": "",
+                      "UNISCALE_CACHE": str(found.root / "cache"), "PIP_NO_CACHE_DIR": "1",
+                      "PATH": f"{found.root / 'bin'}:/usr/bin:/bin"}  # fmt: skip
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def place(bare: Place) -> Place:
+    """A place with uv, which is many times faster than pip."""
+    found = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    if found is None:
+        pytest.skip("uv is not installed")
+    (bare.root / "bin" / "uv").symlink_to(found)
+    return bare
+
+
+def test_the_best_wheel_is_chosen_told_and_installed(place: Place) -> None:
+    place.index.add_plain()
+    best = place.index.add(requires=["uniscale>=0.1"])
+    place.index.add(version="0.9")
+    place.index.add(version="1.1", tag=f"{PYTHON}-{PYTHON}-manylinux_2_99_x86_64")
+    dry = place.install("llama_cpp", "--dry-run").out
+    assert best["file"] in dry and best["sha256"] in dry and "nothing was installed" in dry
+    assert "0.9 is older than 1.0" in dry and "needs glibc 2.99" in dry
+    assert not [name for name in place.packages() if "uniscale" in name]
+    done = place.install("llama.cpp")
+    assert "installed: llama.cpp (cpu)" in done.out
+    listed = json.loads(place.run("list", "--json").ok().out)["payloads"]
+    assert [(one["backend"], one["version"]) for one in listed] == [("llama.cpp", "1.0")]
+    assert any(name.startswith("uniscale-0.1.0") for name in place.packages())
+    again = json.loads(place.install("llama.cpp", "--json").out)
+    assert again["already"] and again["wheel"]["file"] == best["file"]
+    newer = place.index.add(version="1.0.post1")
+    assert newer["file"] in place.install("llama.cpp").out
+    assert place.run("list").ok().out.count("llama.cpp") == 1
+
+
+def test_the_same_version_with_other_bytes_is_installed_again(place: Place) -> None:
+    place.index.add(requires_python=">=3.9")
+    place.install("llama.cpp")
+    place.index.wheels.clear()
+    place.index.add(info=None, requires_python=">=3.10")
+    assert "in place of 1.0+cpu" in place.install("llama.cpp").out
+    assert "installed already" in place.install("llama.cpp").out
+
+
+def test_an_environment_of_its_own(place: Place) -> None:
+    place.index.add(requires=["uniscale>=0.1"])
+    place.install("llama.cpp", "--isolated")
+    (made,) = place.environments()
+    assert not [name for name in place.packages() if "uniscale" in name]
+    model = lay_gguf(place.root / "small.gguf")
+    record = place.root / "given.json"
+    asked = place.run("infer", model, "hello", "--", "--record", record).ok()
+    assert "hello" in asked.out
+    assert recorded(record)["python"] == str(made / "bin" / "python")
+    assert json.loads(place.install("llama.cpp", "--isolated", "--json").out)["already"]
+    # A newer one takes its place; what a killed run has left goes with it.
+    (made.parent / "left-over").mkdir()
+    place.index.add(version="1.1", requires=["uniscale>=0.1"])
+    place.install("llama.cpp", "--isolated")
+    (newer,) = place.environments()
+    assert newer != made and "1.1" in place.run("list").ok().out
+
+
+def test_an_environment_that_cannot_be_finished_leaves_nothing(place: Place) -> None:
+    place.index.add(requires=["no-such-package-anywhere>=1"])
+    told = place.fails("install-failed", "llama.cpp", "--isolated")
+    assert "no-such-package-anywhere" in told
+
+
+def test_what_is_refused_is_told_and_changes_nothing(place: Place) -> None:
+    place.index.add(requires=["no-such-package-anywhere>=1"])
+    told = place.fails("install-failed", "llama.cpp")
+    assert "no-such-package-anywhere" in told and "nothing was changed" in told
+
+
+def test_with_pip(bare: Place) -> None:
+    subprocess.run([bare.python, "-m", "ensurepip"], check=True, capture_output=True)
+    bare.index.add()
+    bare.install("llama.cpp")
+    assert "installed already" in bare.install("llama.cpp").out
+
+
+def test_tampered_wheels(place: Place, tmp_path: Path) -> None:
+    entry = place.index.add()
+    path = place.index.packages / entry["file"]
+
+    def spoil(files: dict[str, bytes]) -> None:
+        files["uniscale_payloads/llama.cpp-cpu/engine_module.py"] += b"\nevil = 1\n"
+
+    wheels.rewrite(path, tmp_path / entry["file"], spoil)
+    shutil.copy(tmp_path / entry["file"], path)
+    assert "SHA-256 is another" in place.fails("wrong-hash", "llama.cpp", code=12)
+    # Whoever writes the catalog too is caught by the wheel's own RECORD.
+    place.index.wheels.clear()
+    place.index.copy(tmp_path / entry["file"], **{k: v for k, v in entry.items() if k != "sha256"})
+    assert "is not what RECORD says" in place.fails("record", "llama.cpp", code=8)
+
+
+def test_tampered_metadata(place: Place) -> None:
+    entry = place.index.add(requires=["uniscale>=0.1"])
+    for change in (
+        {"requires_dist": ["evil"]}, {"requires_python": None},
+        {"payloads": [{**entry["payloads"][0], "tree": "2" * 40}]},
+    ):  # fmt: skip
+        place.index.wheels[:] = [{**entry, **change}]
+        place.index.save()
+        place.fails("wrong-catalog", "llama.cpp", "--isolated", code=12)
+
+
+def test_a_half_written_index(place: Place) -> None:
+    entry = place.index.add()
+    path = place.index.packages / entry["file"]
+    path.write_bytes(path.read_bytes()[:-100])
+    place.fails("wrong-hash", "llama.cpp", code=12)
+    path.unlink()
+    assert "half written" in place.fails("no-file", "llama.cpp", code=12)
+    (place.index.root / "catalog.json").write_text('{"schema": 1, "wheels": [')
+    place.fails("bad-catalog", "llama.cpp", code=12)
+    (place.index.root / "catalog.json").unlink()
+    place.fails("no-catalog", "llama.cpp", code=12)
+
+
+def test_nothing_that_fits(place: Place) -> None:
+    place.index.add(tag="cp39-cp39-manylinux_2_17_x86_64")
+    place.index.add(tag=f"{PYTHON}-{PYTHON}-manylinux_2_99_x86_64")
+    told = place.fails("no-wheel", "llama.cpp", code=12)
+    assert "for cp39, this is Python" in told and "needs glibc 2.99" in told
+
+
+def test_without_pip_and_uv(bare: Place) -> None:
+    bare.index.add()
+    assert "ensurepip" in bare.fails("no-installer", "llama.cpp")
+
+
+def test_an_environment_that_cannot_be_written(place: Place) -> None:
+    place.index.add()
+    packages = next(place.python.parent.parent.glob("lib/python*/site-packages"))
+    packages.chmod(0o555)
+    words = place.words("install", "llama.cpp", "--index", place.index.root)
+    if os.geteuid() == 0:
+        # Root may write anywhere unless that capability is taken away.
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            pytest.skip("needs setpriv to be kept from writing as root")
+        words = [setpriv, "--bounding-set=-dac_override", "--inh-caps=-dac_override", *words]
+    ran = subprocess.run(words, env=place.environ, capture_output=True, text=True, check=False)
+    packages.chmod(0o755)
+    told = Result(ran.returncode, ran.stdout, ran.stderr).refused("read-only")
+    assert str(packages) in told and "--isolated" in told
+
+
+def test_a_python_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.delenv("PIP_BREAK_SYSTEM_PACKAGES", raising=False)
+    installers.check_writable()
+    (tmp_path / "EXTERNALLY-MANAGED").touch()
+    with pytest.raises(LaunchError, match="PEP 668") as caught:
+        installers.check_writable()
+    assert caught.value.slug == "externally-managed"
+
+
+@pytest.fixture
+def acme(place: Place, tmp_path: Path) -> Place:
+    """A machine with an SDK 2.1 for a site's own device."""
+    kit = tmp_path / "kit"
+    (kit / "bin").mkdir(parents=True)
+    (kit / "bin" / "acc").write_text("#!/bin/sh\necho acc version 2.1.0\n")
+    (kit / "bin" / "acc").chmod(0o755)
+    (tmp_path / "site" / "devices").mkdir(parents=True)
+    manifest = tmp_path / "site" / "devices" / "Acme_X1.yaml"
+    manifest.write_text(DEVICE.format(kit=kit), encoding="utf-8")
+    place.environ["UNISCALE_MANIFESTS"] = str(tmp_path / "site")
+    return place
+
+
+def sdk(version: str) -> dict[str, str | None]:
+    return {"name": "AcmeKit", "version": version, "label": None}
+
+
+def test_an_sdk_that_is_too_old(acme: Place) -> None:
+    acme.index.add(device="Acme_X1", sdk=sdk("3.0"))
+    told = acme.fails("no-wheel", "llama.cpp", "-d", "acme-x1", code=12)
+    assert "needs AcmeKit 3.0, this machine has 2.1.0" in told
+    acme.index.add(device="Acme_X1", sdk=sdk("2.0"), label="acme.2.0")
+    acme.index.add(device="Acme_X1", sdk=sdk("2.1"), label="acme.2.1")
+    told = acme.install("llama.cpp", "-d", "acme-x1", "--dry-run").out
+    assert "built with AcmeKit 2.1; here: 2.1.0" in told
+    assert "AcmeKit 2.1 is nearer than 2.0" in told
+    assert "note: no Acme's chip was found in this machine" in told
+
+
+def test_packages_of_the_image_are_kept(acme: Place) -> None:
+    from importlib.metadata import version
+
+    packages = next(acme.python.parent.parent.glob("lib/python*/site-packages"))
+    for entry in acme.site.glob("packaging*"):
+        shutil.copytree(entry, packages / entry.name)
+    acme.index.add(device="Acme_X1", requires=["packaging>=1"])
+    told = acme.install("llama.cpp", "-d", "Acme_X1").out
+    file = next((acme.root / "data" / "constraints").iterdir())
+    lines = file.read_text().splitlines()
+    assert lines[-2:] == [f"packaging=={version('packaging')}", "acme-torch<0"]
+    assert str(file) in told and lines[-2] in told
+    acme.index.wheels.clear()
+    acme.index.add(device="Acme_X1", version="2", requires=["packaging<2"])
+    told = acme.fails("image-package", "llama.cpp", "-d", "Acme_X1")
+    assert "which is never replaced" in told
+    acme.index.wheels.clear()
+    acme.index.add(device="Acme_X1", version="3", requires=["acme-torch"])
+    assert "not in this environment" in acme.fails("image-package", "llama.cpp", "-d", "Acme_X1")
+
+
+def test_payloads_of_two_distributions_are_never_mixed(place: Place) -> None:
+    place.index.add(name="uniscale", version="0.1.0", label="llamacpp.cpu")
+    place.install("llama.cpp")
+    place.index.add(version="0.1.0")
+    told = place.fails("payload-there", "llama.cpp")
+    assert "from uniscale 0.1.0+llamacpp.cpu" in told and "--isolated" in told
+    place.index.wheels.clear()
+    place.index.add("vllm", name="uniscale", version="0.1.0", label="vllm.cpu")
+    assert "holds llama.cpp-cpu too" in place.fails("payload-there", "vllm")
