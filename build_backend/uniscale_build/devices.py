@@ -14,6 +14,7 @@ from uniscale_build.ids import label as make_label
 from uniscale_build.yamlfile import Fields
 
 LEVELS = ("verified", "documented", "unknown")
+PLATFORMS = ("linux_x86_64", "linux_aarch64")
 ROUTES = ("in-tree", "plugin", "fork", "none")
 # Fields whose origin must be known: a manifest's ``facts`` may speak of these.
 FACTS = (
@@ -88,6 +89,7 @@ class Container:
     every: str = ""  # the value for all chips
     nodes: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    image: str = ""  # that has the SDK, to build in
     note: str = ""
 
 
@@ -143,6 +145,7 @@ class Device:
     names: tuple[str, ...] = ()  # in Chinese
     chips: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()  # a mixed machine: the devices in it
+    platforms: tuple[str, ...] = ("linux_x86_64",)  # of the machines that it is in
     visible_more: tuple[str, ...] = ()  # other variables that work
     visible_rule: str = ""
     sdk: Sdk | None = None
@@ -233,12 +236,22 @@ def _detect(fields: Fields) -> Detect:
     return found
 
 
+def image(fields: Fields) -> str:
+    """The ``image`` of a device's container or of an adaptation: a reference, or nothing."""
+    found = fields.text("image", "")
+    if found and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", found) is None:
+        what = f'"image" {found!r} is not the reference of a container image'
+        fields.fail(fields.get("image") or fields.value, what)
+    return found
+
+
 def _container(fields: Fields) -> Container:
     found = Container(
         visible=fields.maybe("visible"),
         every=fields.text("every", ""),
         nodes=fields.texts("nodes"),
         flags=fields.texts("flags"),
+        image=image(fields),
         note=fields.text("note", ""),
     )
     fields.finish()
@@ -305,6 +318,7 @@ def read_device(fields: Fields, where: str) -> Device:
         names=fields.texts("names"),
         chips=fields.texts("chips"),
         parts=fields.texts("parts"),
+        platforms=fields.some_of("platforms", PLATFORMS) or Device.platforms,
         visible_more=fields.texts("visible_more"),
         visible_rule=fields.text("visible_rule", ""),
         sdk=_sdk(sdk) if sdk.keys else None,

@@ -22,6 +22,7 @@ RECIPES = ("cmake", "pep517")
 STATUSES = ("ready", "needs-layers")
 SDK_USES = ("build", "run", "none")  # when the device's SDK must be there
 RULES = ("drop", "replace", "pin", "provided")
+ANY_PYTHON = "any"  # one wheel fits every Python
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Recipe:
     # cmake: beside what every native build needs; pep517: in place of upstream's own.
     build_requires: tuple[str, ...] = ()
     precompiled: Precompiled | None = None
+    pythons: tuple[str, ...] = ()  # versions to build for, or ANY_PYTHON; (): by the kind
 
     def for_device(self, device: Device) -> Recipe:
         """This recipe with the flags that the device names for its family."""
@@ -126,6 +128,7 @@ class Recipe:
             environment={**self.environment, **other.environment},
             build_requires=(*self.build_requires, *other.build_requires),
             precompiled=other.precompiled or self.precompiled,
+            pythons=other.pythons or self.pythons,
         )
 
 
@@ -183,6 +186,7 @@ class Adaptation:
     commit: str = ""  # upstream commit that the missing layers are made for (or its first digits)
     models: tuple[str, ...] = ()
     sdk: str = ""  # one of SDK_USES; "": by the recipe
+    image: str = ""  # to build in, in place of the device's
     note: str = ""
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
 

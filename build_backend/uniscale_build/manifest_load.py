@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from uniscale_build.devices import Device, read_device
+from uniscale_build.devices import Device, image, read_device
 from uniscale_build.errors import ManifestError, UniscaleError, raise_all
 from uniscale_build.ids import check_name, is_object_id, is_sha256
 from uniscale_build.manifest import (
@@ -30,7 +30,7 @@ from uniscale_build.manifest import (
     canonical_task,
 )
 from uniscale_build.manifest_check import cross_check
-from uniscale_build.manifest_python import precompiled, requirement_rule
+from uniscale_build.manifest_python import precompiled, pythons, requirement_rule
 from uniscale_build.yamlfile import Fields, load
 
 FOLDERS = ("backends", "devices", "adaptations")
@@ -144,6 +144,7 @@ def _recipe(fields: Fields, *, partial: bool) -> Recipe:
         environment=fields.pairs("environment"),
         build_requires=fields.texts("build_requires"),
         precompiled=precompiled(fields.fields("precompiled")),
+        pythons=pythons(fields),
     )
     fields.finish()
     return recipe
@@ -192,6 +193,7 @@ def read_adaptation(fields: Fields, where: str) -> Adaptation:
         commit=fields.text("commit", ""),
         models=fields.texts("models"),
         sdk=fields.one_of("sdk", SDK_USES, ""),
+        image=image(fields),
         note=fields.text("note", ""),
         lines=fields.lines,
     )

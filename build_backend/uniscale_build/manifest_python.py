@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from uniscale_build.ids import is_sha256
-from uniscale_build.manifest import RULES, PinnedWheel, Precompiled, RequirementRule
+from uniscale_build.manifest import (
+    ANY_PYTHON,
+    RULES,
+    PinnedWheel,
+    Precompiled,
+    RequirementRule,
+)
 from uniscale_build.yamlfile import Fields
 
 
@@ -55,3 +63,17 @@ def requirement_rule(fields: Fields) -> RequirementRule:
     )
     fields.finish()
     return rule
+
+
+def pythons(fields: Fields) -> tuple[str, ...]:
+    """The ``pythons`` of a recipe: versions like ``3.12``, or ``any`` alone."""
+    found = fields.texts("pythons")
+    words = [word for word in found if word != ANY_PYTHON]
+    bad = [word for word in words if re.fullmatch(r"3\.\d{1,2}", word) is None]
+    value = fields.get("pythons") or fields.value
+    if bad:
+        what = f'"pythons" must be versions like 3.12, or {ANY_PYTHON}, not {", ".join(bad)}'
+        fields.fail(value, what, "in YAML, write 3.10 in quotes")
+    elif words and len(words) != len(found):
+        fields.fail(value, f'"{ANY_PYTHON}" in "pythons" stands alone')
+    return found

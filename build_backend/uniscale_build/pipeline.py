@@ -59,8 +59,14 @@ class Payload:
 
 def payload_inputs(context: Context, plan: BackendPlan, toolchain: Toolchain) -> dict[str, str]:
     """Every input that can change a payload, by name: its cache key, and what ``explain`` shows."""
+    inputs = plan_inputs(context.project, plan)
+    return inputs | {f"toolchain {k}": v for k, v in toolchain.fingerprint().items()}
+
+
+def plan_inputs(project: Project, plan: BackendPlan) -> dict[str, str]:
+    """The inputs of a payload that the project decides, whatever the machine has."""
     facts = plan.as_json()
-    superbuild = (context.project.root / "CMakeLists.txt").read_bytes()
+    superbuild = (project.root / "CMakeLists.txt").read_bytes()
     inputs = {
         "schema": str(PAYLOAD_SCHEMA),
         "pin": f"{plan.pin.version} {plan.pin.tree}",
@@ -84,7 +90,7 @@ def payload_inputs(context: Context, plan: BackendPlan, toolchain: Toolchain) ->
             inputs |= {f"define {name}": str(word) for name, word in value.items()}
         else:
             inputs[f"recipe {key}"] = json.dumps(value)
-    return inputs | {f"toolchain {k}": v for k, v in toolchain.fingerprint().items()}
+    return inputs
 
 
 def _device_facts(plan: BackendPlan) -> list[object]:

@@ -43,9 +43,9 @@ def _options(
 
 def _register() -> None:
     # The order here is the order in --help: bring up, build, keep, publish.
-    from uniscale_build.cli import build, devices, inplace, port, publish, review, vendor
+    from uniscale_build.cli import build, devices, inplace, matrix, port, publish, review, vendor
 
-    for module in (build, devices, inplace, review, port, vendor, publish):
+    for module in (build, matrix, devices, inplace, review, port, vendor, publish):
         module.register(app)
 
 

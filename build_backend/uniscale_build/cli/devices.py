@@ -1,4 +1,4 @@
-"""``uniscale-build doctor``, ``devices``, ``matrix``, ``new-device`` and ``new-backend``."""
+"""``uniscale-build doctor``, ``devices``, ``new-device`` and ``new-backend``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from uniscale_build.cli.app import Device, Json, Verbose
 
 if TYPE_CHECKING:
     from uniscale_build.doctor import Report
-    from uniscale_build.pairs import Pair
 
 devices = typer.Typer(help="Show what devices there are.", no_args_is_help=True)
-_BACKEND = typer.Option("--backend", "-b", help="Only this backend.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(doctor)
-    app.command()(matrix)
     app.command("new-device")(new_device)
     app.command("new-backend")(new_backend)
     app.add_typer(devices, name="devices")
@@ -112,62 +109,6 @@ def devices_schema(
         return
     for name in schema.write(folder):
         print(f"wrote manifests/schema/{name}")
-
-
-def matrix(
-    backend: Annotated[str | None, _BACKEND] = None,
-    device: Device = None,
-    json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Every backend on every device: what can be built here, what it needs, and who could help."""
-    import json as format_json
-
-    from uniscale_build.pairs import all_pairs
-    from uniscale_build.project import find_project
-
-    project = find_project()
-    only_backend = project.manifests.backend(backend).name if backend else None
-    only_device = project.manifests.device(device).name if device else None
-    pairs = [
-        pair for pair in all_pairs(project)
-        if only_backend in (None, pair.backend) and only_device in (None, pair.device)
-    ]  # fmt: skip
-    if json:
-        print(format_json.dumps([pair.as_json() for pair in pairs], indent=2, ensure_ascii=False))
-        return
-    _print_matrix(pairs, details=bool(backend or device))
-
-
-def _print_matrix(pairs: list[Pair], *, details: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from uniscale_build.pairs import STATES
-
-    used = [state for state in STATES if state != "not-adapted"
-            and any(pair.state == state for pair in pairs)]  # fmt: skip
-    table = Table(
-        "device", *(STATES[state] for state in used), box=None, header_style="bold", pad_edge=False
-    )
-    for name in dict.fromkeys(pair.device for pair in pairs):
-        cells = [", ".join(p.backend for p in pairs if (p.device, p.state) == (name, state))
-                 for state in used]  # fmt: skip
-        table.add_row(name, *cells)
-    Console(highlight=False).print(table)
-    print()
-    for pair in pairs:
-        if details or pair.state == "broken":
-            print(f"{pair.backend} on {pair.device}: {STATES[pair.state]}  {pair.what}")
-            print(f"  --> {pair.where}   who: {pair.who}")
-    counts = {state: sum(pair.state == state for pair in pairs) for state in STATES}
-    print(
-        f"{counts['buildable']} can be built here, {counts['needs-sdk']} need their SDK, "
-        f"{counts['needs-layers']} wait for a vendor's layers, {counts['not-adapted']} are not "
-        "adapted"
-    )
-    if not details:
-        print("more: uniscale-build matrix --device NAME, or --backend NAME, or --json")
 
 
 def new_device(
