@@ -17,6 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 CMAKELISTS = """\
 cmake_minimum_required(VERSION 3.20)
 project(mini VERSION 1.2.3 LANGUAGES C)
+if(MINI_FAIL)
+  message(FATAL_ERROR "${MINI_FAIL}")
+endif()
+if(MINI_SLEEP)
+  execute_process(COMMAND sleep ${MINI_SLEEP})
+endif()
 add_library(greet SHARED greet.c)
 set_target_properties(greet PROPERTIES VERSION 1.2.3 SOVERSION 1)
 add_library(unused SHARED unused.c)

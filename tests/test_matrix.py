@@ -158,10 +158,10 @@ def edit(project: Project, name: str, old: str, new: str) -> Project:
 def test_only_what_changes_a_plan_counts(history: Project, native: Native) -> None:
     backend, device = "manifests/backends/mini.yaml", "manifests/devices/cpu.yaml"
     assert changes(history, native) == {}
-    # Words for people, comments and other files do not touch the result.
+    # Comments and other files do not touch the result.
     edit(history, "README.md", "uniscale", "UNISCALE")
-    edit(history, backend, "title: A small", "# why not\ntitle: One small")
-    project = edit(history, device, "title: Any", "title: Every")
+    edit(history, backend, "title: A small", "# why not\ntitle: A small")
+    project = edit(history, device, "vendor: any", "vendor: any  # which")
     assert changes(project, native) == {}
     project = edit(project, backend, "languages: [C]", "languages: [C]\n  defines: {MINI: x}")
     assert changes(project, native) == {"mini-cpu": ["define MINI"]}
@@ -174,10 +174,10 @@ def test_a_layer_that_changes_is_seen_and_a_committed_change_is_no_longer(
 ) -> None:
     set_layer(Native(history.root, native.upstream, native.cache, native.env), "kindly, hello")
     project = Project(history.root, True)
-    assert changes(project, native) == {"mini-cpu": ["layers", "tree"]}
+    assert changes(project, native) == {"mini-cpu": ["layers", "tree", "words"]}
     git(history.root, "commit", "-qam", "second")
     assert changes(project, native) == {}
-    assert changes(project, native, "HEAD~1") == {"mini-cpu": ["layers", "tree"]}
+    assert changes(project, native, "HEAD~1") == {"mini-cpu": ["layers", "tree", "words"]}
 
 
 def test_new_builds_and_builds_that_are_gone_are_told(history: Project, native: Native) -> None:

@@ -39,6 +39,13 @@ def build_split(context: Context, plan: Plan, out: Path) -> tuple[Wheel, ...]:
     return tuple(made)
 
 
+def build_one(context: Context, plan: Plan, out: Path) -> Wheel:
+    """The wheel of the only backend of ``plan``, without the plain one, written into ``out``."""
+    (item,) = plan.backends
+    contents = split_contents(context, plan, build_payload(context, plan, item))
+    return bundle.deliver(context, contents, out)
+
+
 def split_name(item: BackendPlan) -> str:
     """The distribution of a backend: ``uniscale-llama-cpp``."""
     return f"{bundle.NAME}-{slug(item.backend.name)}"

@@ -94,7 +94,7 @@ def matrix(
         asked = Asked(out, at_once, jobs, keep_going, resume, executor, tuple(config or ()),
                       named=bool(only), narrowed=bool(only or skip or task or changed_since
                                                       or backend or device))  # fmt: skip
-        run_matrix(project, chosen.rows, asked, json=json, verbose=verbose)
+        run_matrix(project, chosen.rows, asked, json=json)
         return
     _list(project, chosen, form, json=json)
 

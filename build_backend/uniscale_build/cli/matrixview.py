@@ -1,0 +1,179 @@
+"""Who watches a matrix run: a live table on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from uniscale_build.progress import human
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from uniscale_build.matrix.state import Build, Folder
+
+_EVERY = 10.0  # seconds between two plain lines about one build's progress
+_MARKS = {
+    "waiting": "[dim]…[/]", "running": "[cyan]▶[/]", "done": "[green]✓[/]", "failed": "[red]✗[/]",
+    "stopped": "[yellow]■[/]", "skipped": "[dim]-[/]",
+}  # fmt: skip
+
+
+class Watching(Protocol):
+    """A view that can be closed."""
+
+    def changed(self, build: Build, what: str) -> None:
+        """Something is new."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def changed(self, build: Build, what: str) -> None:
+        """Ignore."""
+
+    def tick(self) -> None:
+        """Ignore."""
+
+    def close(self) -> None:
+        """Ignore."""
+
+
+class Lines:
+    """A line for every stage and result, and for progress now and then."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def changed(self, build: Build, what: str) -> None:
+        """One line, unless it is progress and the last one is young."""
+        if what == "advance":
+            now = time.monotonic()
+            if now - self._last.setdefault(build.id, now) < _EVERY:
+                return
+            self._last[build.id] = now
+            text = _progress(build)
+        elif what == "state":
+            text = _result(build) or "begins"
+        else:
+            text = build.stage if what == "stage" else what
+        print(f"uniscale: {build.id}: {text}", file=sys.stderr, flush=True)
+
+    def tick(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Table:
+    """The builds that fit on the screen, running ones first, drawn anew several times a second."""
+
+    def __init__(self, builds: Sequence[Build]) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._builds = builds
+        self._began = time.monotonic()
+        self._live = Live(
+            self,
+            console=Console(stderr=True, highlight=False),
+            refresh_per_second=5,
+            transient=True,
+        )
+        self._live.start()
+
+    def changed(self, build: Build, what: str) -> None:
+        """A line above the table for what is worth keeping."""
+        if what == "state" and build.state != "running":
+            text = f"{_MARKS[build.state]} {build.id}  [dim]{_result(build)}[/]"
+            self._live.console.print(text)
+        elif what not in ("state", "stage", "advance"):
+            self._live.console.print(f"[yellow]note:[/] {build.id}: {what}", markup=True)
+
+    def tick(self) -> None:
+        """The table draws itself."""
+
+    def close(self) -> None:
+        """Take the table away."""
+        self._live.stop()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rows, then one line of counts."""
+        from rich.markup import escape
+        from rich.table import Table as RichTable
+
+        room = max(3, console.size.height - 4)
+        order = ("running", "waiting")
+        shown = [b for state in order for b in self._builds if b.state == state]
+        table = RichTable(box=None, header_style="bold", pad_edge=False)
+        for name in ("", "build", "stage", "progress", "time"):
+            table.add_column(name, no_wrap=True, justify="right" if name == "time" else "left")
+        for build in shown[:room]:
+            table.add_row(
+                _MARKS[build.state], escape(build.id), escape(build.stage), _bar(build),
+                _clock(time.monotonic() - build.began) if build.state == "running" else "",
+            )  # fmt: skip
+        yield table
+        count = {state: sum(b.state == state for b in self._builds) for state in _MARKS}
+        words = [f"{number} {state}" for state, number in count.items() if number]
+        hidden = f", {len(shown) - room} not shown" if len(shown) > room else ""
+        yield f"[dim]{', '.join(words)}{hidden}  {_clock(time.monotonic() - self._began)}[/]"
+
+
+def _progress(build: Build) -> str:
+    count = human(build.done, build.unit or "steps")
+    return f"{build.stage}  {count}" + (f" of {human(build.total, build.unit)}"
+                                        if build.total else "")  # fmt: skip
+
+
+def _bar(build: Build) -> str:
+    if not build.unit:
+        return ""
+    if not build.total:
+        return human(build.done, build.unit)
+    full = min(20, 20 * build.done // build.total)
+    return f"[green]{'━' * full}[/][dim]{'━' * (20 - full)}[/] {100 * build.done // build.total} %"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def _result(build: Build) -> str:
+    if build.state == "done":
+        size = human(sum(wheel.size for wheel in build.wheels[-1:]), "bytes")
+        how = "from the cache" if build.reused else "built"
+        where = f" on {build.node}" if build.node else ""
+        return f"{how}{where} in {build.seconds:.1f} s, {size}"
+    if build.state == "failed":
+        first = build.errors[0] if build.errors else {"slug": "error", "what": "failed"}
+        return f"failed: error[{first['slug']}]: {str(first['what']).splitlines()[0]}"
+    return "stopped" if build.state == "stopped" else ""
+
+
+@contextlib.contextmanager
+def view(builds: Sequence[Build], folder: Folder, *, quiet: bool) -> Iterator[Watching]:
+    """A table when standard error is a terminal and nobody asked for quiet, else plain lines."""
+    del folder
+    if quiet:
+        yield Quiet()
+        return
+    if not sys.stderr.isatty() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
+        yield Lines()
+        return
+    table = Table(builds)
+    try:
+        yield table
+    finally:
+        table.close()
