@@ -56,9 +56,7 @@ def matrix(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that --out holds.")
     ] = False,
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="local, or ray: on a Ray cluster.")
-    ] = "local",
+    executor: Annotated[str, typer.Option(metavar="NAME", help="Where to build: local.")] = "local",
     config: Config = None,
     json: Json = False,
     verbose: Verbose = False,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uniscale_build.matrix.state import Build, Folder, Made
     from uniscale_build.project import Project
 
-EXECUTORS = ("local", "ray")
+EXECUTORS = ("local",)
 
 
 @dataclass(frozen=True)
