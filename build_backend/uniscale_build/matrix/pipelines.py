@@ -155,6 +155,7 @@ def _github_workflow(settings: MatrixSettings) -> dict[str, object]:
                 ],
             },
             "build": _github_build(checkout),
+            "publish": _github_publish(checkout, settings),
         },
     }  # fmt: skip
 
@@ -190,6 +191,24 @@ def _github_build(checkout: dict[str, str]) -> dict[str, object]:
             },
         ],
     }
+
+
+def _github_publish(checkout: dict[str, str], settings: MatrixSettings) -> dict[str, object]:
+    return {
+        "needs": "build",
+        "if": "github.event_name != 'pull_request'",
+        "runs-on": settings.runners["linux_x86_64"],
+        "timeout-minutes": 30,
+        "steps": [
+            checkout,
+            {"uses": "actions/setup-python@v5", "with": {"python-version": settings.pythons[-1]}},
+            {"uses": "actions/download-artifact@v4",
+             "with": {"path": "dist", "merge-multiple": True}},
+            {"run": _INSTALL},
+            {"run": "uniscale-build index dist/*.whl --out site"},
+            {"uses": "actions/upload-artifact@v4", "with": {"name": "site", "path": "site"}},
+        ],
+    }  # fmt: skip
 
 
 def _gitlab_pipeline(settings: MatrixSettings) -> dict[str, object]:
