@@ -30,6 +30,7 @@ class Asked:
     arguments: tuple[str, ...]
     engine_arguments: tuple[str, ...]
     devices: str | None
+    nodes: str | None
     api_keys: str | None
     settings: tuple[str, ...]
     raw: tuple[str, ...]
@@ -74,6 +75,10 @@ def planned(asked: Asked) -> ServePlan:
     gateway = {"api_keys": asked.api_keys} if asked.api_keys is not None else {}
     told = {"host": asked.host, "port": asked.port}
     changed = replace(changed, **{key: value for key, value in told.items() if value is not None})  # type: ignore[arg-type]
+    if asked.nodes is not None:
+        from uniscale import hostfile
+
+        changed = replace(changed, nodes=hostfile.read(Path(asked.nodes)))
     if gateway:
         changed = replace(changed, gateway={**(changed.gateway or {}), **gateway})
     return changed

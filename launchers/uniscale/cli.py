@@ -152,6 +152,10 @@ def _serve(
     devices: Annotated[
         str | None, typer.Option(metavar="0,2", help="Chips that the engine may see.")
     ] = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Hostfile: one engine over these machines."),
+    ] = None,
     api_keys: Annotated[
         str | None, typer.Option(metavar="FILE", help="Keys, KEY or NAME:KEY on each line.")
     ] = None,
@@ -176,6 +180,7 @@ def _serve(
         arguments=tuple(arg or ()),
         engine_arguments=tuple(engine_arg or ()),
         devices=devices,
+        nodes=nodes,
         api_keys=api_keys,
         settings=tuple(settings or ()),
         raw=ctx.obj["raw"],

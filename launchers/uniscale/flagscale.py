@@ -7,18 +7,22 @@ reads a key that is no business of ours (its tuner, its profiler), the key is kn
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from uniscale_build.errors import UniscaleError, did_you_mean
 from uniscale_build.yamlfile import Fields, Value
 
-from uniscale import spec
+from uniscale import hostfile, spec
+from uniscale.hostfile import Host
 from uniscale.plans import ModelPlan, ServePlan
 
 _EXPERIMENT = (
     *("exp_name", "exp_dir", "task", "runner", "envs", "cmds", "auto_tuner", "seed", "deploy"),
     *("save_steps", "load", "ckpt_format"),
 )
+_SPECIAL = ("nodes_envs", "node_specific", "device_type_specific")
 _TOP = ("action", "hydra", "train", "inference", "rl", "compress", "nodes")
 _ITEM = ("serve_id", "engine", "engine_args", "engine_args_specific", "resources", "profile")
 
@@ -46,6 +50,7 @@ def serve_plan(fields: Fields, errors: list[UniscaleError]) -> ServePlan:
     # It stands in either place; older files have it beside the runner.
     deploy = (runner if runner.get("deploy") else experiment).fields("deploy")
     environment = _environment(experiment, errors)
+    hosts = hosts_of(runner, errors)
     warnings = _unused(experiment, runner)
     for key in _EXPERIMENT:
         experiment.get(key)
@@ -63,18 +68,58 @@ def serve_plan(fields: Fields, errors: list[UniscaleError]) -> ServePlan:
         name=name,
         host=str(address.get("host") or ServePlan.host),
         port=int(str(port)) if port else ServePlan.port,
+        nodes=hosts,
+        special=special_of(experiment),
         warnings=tuple(warnings),
     )
+
+
+def hosts_of(runner: Fields, errors: list[UniscaleError]) -> tuple[Host, ...]:
+    """The machines that ``experiment.runner`` names; () where this one is meant."""
+    name, number, port = (runner.maybe(key) for key in ("hostfile", "nnodes", "ssh_port"))
+    if not name or number == "1":
+        return ()
+    try:
+        hosts = hostfile.read(Path(name))
+    except UniscaleError as error:
+        errors += error.findings()
+        return ()
+    for key, text in (("nnodes", number), ("ssh_port", port)):
+        if text is not None and not (text.isascii() and text.isdigit()):
+            runner.fail(runner.value, f'"runner.{key}" must be a whole number, not {text!r}')
+            return ()
+    wanted = int(number) if number else len(hosts)
+    if not 1 <= wanted <= len(hosts):
+        runner.fail(runner.value, f'"runner.nnodes" is {wanted}, and {name} names {len(hosts)}')
+    if port:
+        hosts = tuple(replace(one, port=one.port or int(port)) for one in hosts)
+    return hosts[:wanted]
+
+
+def special_of(experiment: Fields) -> dict[str, dict[str, str]]:
+    """Variables of one machine (by its name) or of one kind of chip (by its type)."""
+    value = experiment.get("envs")
+    found: dict[str, dict[str, str]] = {}
+    if value is None or not isinstance(value.data, dict):
+        return found
+    for key in _SPECIAL:
+        table = value.data.get(key)
+        for name, item in table.data.items() if table and isinstance(table.data, dict) else ():
+            for variable, one in item.data.items() if isinstance(item.data, dict) else ():
+                if isinstance(one.data, str):
+                    found.setdefault(name, {})[variable] = one.data
+                elif one.data is not None:
+                    experiment.fail(one, f'"envs.{key}.{name}.{variable}" must be text')
+    return found
 
 
 def _environment(experiment: Fields, errors: list[UniscaleError]) -> dict[str, str]:
     value = experiment.get("envs")
     if value is None or not isinstance(value.data, dict):
         return {}
-    special = ("nodes_envs", "node_specific", "device_type_specific")
     found = {}
     for name, item in value.data.items():
-        if name in special or item.data is None:
+        if name in _SPECIAL or item.data is None:
             continue
         if isinstance(item.data, str):
             found[name] = item.data
@@ -90,9 +135,8 @@ def _unused(experiment: Fields, runner: Fields) -> list[str]:
         for name, item in commands.data.items():
             if item.data not in (None, ""):
                 told.append(f"experiment.cmds.{name} is not run: do it before you start uniscale")
-    nodes = runner.maybe("nnodes") if runner.get("nnodes") else None
-    if nodes not in (None, "1") or runner.get("hostfile"):
-        told.append("experiment.runner names several nodes: this machine alone is used")
+    if runner.maybe("nnodes") not in (None, "1") and not runner.maybe("hostfile"):
+        told.append("experiment.runner.nnodes without a hostfile: this machine alone is used")
     if experiment.get("auto_tuner"):
         told.append("experiment.auto_tuner is not used")
     return told

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uniscale.hostfile import Host
 
 START_TIMEOUT = 1800.0  # seconds; large models load for long
 
@@ -35,4 +39,6 @@ class ServePlan:
     start_timeout: float = START_TIMEOUT  # seconds
     gateway: Mapping[str, object] | None = None  # None: only where there are several engines
     no_gateway: bool = False
+    nodes: tuple[Host, ...] = ()  # machines of one engine; (): this one
+    special: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # host or type → env
     warnings: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ import socket
 from uniscale_build.errors import LaunchError
 
 LOOPBACK = "127.0.0.1"
-_ANY = {"0.0.0.0": LOOPBACK, "::": "::1"}
+EVERYWHERE = {"0.0.0.0": LOOPBACK, "::": "::1"}
 
 
 def free_port(host: str = LOOPBACK) -> int:
@@ -70,7 +70,7 @@ def check_free(host: str, port: str) -> None:
 
 def reachable(host: str) -> str:
     """The address by which a client on this machine reaches a server that listens on ``host``."""
-    return _ANY.get(host, host)
+    return EVERYWHERE.get(host, host)
 
 
 def url(host: str, port: str) -> str:

@@ -122,6 +122,10 @@ def serve_plan(plan: ServePlan, *, dry_run: bool, as_json: bool) -> int:
     for warning in plan.warnings:
         run.note(f"warning: {warning}")
     requests = _requests(plan, must_exist=not dry_run)
+    if plan.nodes:
+        from uniscale.serve_nodes import serve_nodes
+
+        return serve_nodes(plan, requests, dry_run=dry_run, as_json=as_json)
     if len(requests) == 1 and plan.gateway is None:
         one = requests[0]
         told = {key: getattr(one, key) for key in one.__dataclass_fields__}

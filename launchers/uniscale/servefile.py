@@ -9,7 +9,7 @@ from typing import Any, cast
 from uniscale_build.errors import ManifestError, SettingsError, UniscaleError, raise_all
 from uniscale_build.yamlfile import Fields, Value
 
-from uniscale import config, flagscale, spec
+from uniscale import config, flagscale, hostfile, spec
 from uniscale.plans import START_TIMEOUT, ModelPlan, ServePlan
 
 
@@ -52,14 +52,15 @@ def _own(fields: Fields, serve: Value, errors: list[UniscaleError]) -> ServePlan
     listed = block.items("models")
     if listed:
         models = [_model(Fields(one, errors, "a model"), shared) for one in listed]
-        for key in spec.MODEL:
-            if (beside := block.get(key.name)) is not None:
-                what = f'"{key.name}" stands beside "models"'
+        for name in (*(key.name for key in spec.MODEL), "moe"):
+            if (beside := block.get(name)) is not None:
+                what = f'"{name}" stands beside "models"'
                 block.fail(beside, what, "write it into each of the models")
     else:
         models = [_model(block, shared, finish=False)]
     gateway, none = _gateway(block, errors)
     block.finish()
+    hosts = () if "nodes" not in about else hostfile.read(Path(str(about["nodes"])))
     return ServePlan(
         models=tuple(models),
         name=cast("str | None", about.get("name")),
@@ -68,11 +69,17 @@ def _own(fields: Fields, serve: Value, errors: list[UniscaleError]) -> ServePlan
         start_timeout=cast(float, top.get("start_timeout", START_TIMEOUT)),
         gateway=gateway,
         no_gateway=none,
+        nodes=hosts,
     )
 
 
 def _model(fields: Fields, shared: Mapping[str, str], *, finish: bool = True) -> ModelPlan:
     told: Mapping[str, Any] = spec.read(fields, spec.MODEL)
+    moe: dict[str, object] = {}
+    if fields.get("moe") is not None:
+        block = fields.fields("moe")
+        moe = {spec.MOE_ARGUMENTS[key]: one for key, one in spec.read(block, spec.MOE).items()}
+        block.finish()
     if "model" not in told and fields.get("model") is None:
         fields.fail(fields.value, '"model" is missing', slug="missing-key")
     if finish:
@@ -84,7 +91,7 @@ def _model(fields: Fields, shared: Mapping[str, str], *, finish: bool = True) ->
         device=told.get("device"),
         devices=told.get("devices"),
         replicas=told.get("replicas", 1),
-        arguments=told.get("args", {}),
+        arguments={**moe, **told.get("args", {})},
         engine_arguments=told.get("engine_args", {}),
         environment={**shared, **told.get("env", {})},
         raw=told.get("flags", ()),

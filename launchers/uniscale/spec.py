@@ -19,7 +19,7 @@ _WORDS: Mapping[str, object] = {"true": True, "True": True, "false": False, "Fal
 
 @dataclass(frozen=True)
 class Key:
-    """One key: its kind (text, integer, number, texts, map, maps, env), and what it means."""
+    """One key: its kind (text, word, switch, integer, number, texts, map…), and what it means."""
 
     name: str
     kind: str
@@ -34,6 +34,7 @@ EXPERIMENT = (
     Key("task", "text", "what the file is for", choices=("serve", "infer", "train")),
     Key("env", "env", "environment variables of all engines"),
     Key("dir", "text", "folder for what the task writes"),
+    Key("nodes", "text", "hostfile: the machines that the task runs on"),
 )
 MODEL = (
     Key("model", "text", "demo, a .gguf file, a Hugging Face folder, or owner/name of the hub"),
@@ -47,6 +48,23 @@ MODEL = (
     Key("env", "env", "environment variables of this engine"),
     Key("flags", "texts", "the engine's own flags, verbatim, last"),
 )
+MOE = (
+    Key("expert_parallel", "word", "experts on different chips: true, or over how many"),
+    Key("placement", "text", "which expert goes where", choices=("linear", "round_robin")),
+    Key("balance", "switch", "move experts to where the load is"),
+    Key("redundant_experts", "integer", "copies of busy experts", least=0),
+    Key("all_to_all", "text", "the library that exchanges tokens, in the engine's words"),
+    Key("offload", "word", "layers whose experts stay in the processor's memory, or all"),
+)
+# Common arguments that the block `moe` sets, by its keys.
+MOE_ARGUMENTS: Mapping[str, str] = {
+    "expert_parallel": "expert_parallel",
+    "placement": "expert_placement",
+    "balance": "expert_balance",
+    "redundant_experts": "expert_redundancy",
+    "all_to_all": "expert_all_to_all",
+    "offload": "expert_offload",
+}
 SERVE = (
     Key("host", "text", "address to listen on"),
     Key("port", "integer", "port to listen on", least=1),
@@ -90,6 +108,11 @@ def _checked(fields: Fields, key: Key, value: Value) -> object:
     plain = python(value)
     if key.kind in ("map", "maps", "env"):
         return _mapping(fields, key, value)
+    if key.kind == "switch" and not isinstance(plain, bool):
+        fields.fail(value, f'"{key.name}" must be true or false')
+        return None
+    if key.kind in ("switch", "word") and isinstance(value.data, str):
+        return plain
     if key.kind == "texts":
         items = plain if isinstance(plain, list) else [plain]
         if all(isinstance(item, (str, int, float)) for item in items):
@@ -120,7 +143,7 @@ def _mapping(fields: Fields, key: Key, value: Value) -> object:
     return found
 
 
-_ARTICLE = {"text": "text", "integer": "a whole number", "number": "a number"}
+_ARTICLE = {"text": "text", "word": "text", "integer": "a whole number", "number": "a number"}
 
 
 def _scalar(fields: Fields, key: Key, value: Value, text: str) -> object:
@@ -166,7 +189,7 @@ def python(value: Value, *, inner: bool = False) -> object:
 
 def json_schema() -> dict[str, object]:
     """The JSON Schema of a configuration, for editors."""
-    model = _block(MODEL)
+    model = {**_block(MODEL), "moe": _object(_block(MOE))}
     gateway = {"oneOf": [{"const": "none"}, _object(_block(GATEWAY))]}
     entry = _object(model)
     serve = {**_block(SERVE), **model, "gateway": gateway}
@@ -199,6 +222,10 @@ def _property(key: Key) -> dict[str, object]:
     if key.kind in ("integer", "number"):
         least = {} if key.least is None else {"minimum": key.least}
         return {**told, "type": key.kind, **least}
+    if key.kind == "switch":
+        return {**told, "type": "boolean"}
+    if key.kind == "word":
+        return {**told, "type": ["string", "number", "boolean"]}
     if key.kind in ("map", "maps", "env"):
         return {**told, "type": "object"}
     if key.kind == "texts":

@@ -1,0 +1,177 @@
+"""Two machines with a real sshd each (network namespaces): serving, a real training, and ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from uniscale import ports
+
+from . import netlab
+from .helpers import Bench, alive, recorded, until
+from .test_serve_nodes import lay_vllm
+
+WHY = netlab.missing()
+pytestmark = pytest.mark.skipif(WHY is not None, reason=f"no two machines here: {WHY}")
+
+ODD = "a 'b' \"c\" 模型 $(touch x) `touch x`;&|\n-x"
+TRAIN = """
+import os, sys
+import torch
+import torch.distributed as distributed
+
+distributed.init_process_group("gloo")
+rank, world = distributed.get_rank(), distributed.get_world_size()
+torch.manual_seed(rank)  # each has samples of its own
+wanted = torch.tensor([[3.0], [-2.0]])
+model = torch.nn.Linear(2, 1, bias=False)
+torch.nn.init.zeros_(model.weight)
+model = torch.nn.parallel.DistributedDataParallel(model)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+for step in range(60):
+    samples = torch.randn(32, 2)
+    loss = ((model(samples) - samples @ wanted) ** 2).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+weights = [round(one, 3) for one in model.module.weight.flatten().tolist()]
+print("trained", world, weights, os.environ["ODD"] == sys.argv[1], flush=True)
+distributed.destroy_process_group()
+"""
+DRIVER = """
+import json, sys
+from uniscale import cluster, hostfile, nodes, state
+told = json.loads(sys.argv[1])
+hosts = hostfile.parse(told["hosts"], "hosts")
+plan = nodes.training(
+    told["script"], hosts, python=sys.executable, environment={"ODD": told["odd"]}, processes=1
+)
+job = state.create("together", kind="train", models=("m",), url="")
+show = lambda line: print(line.decode(), flush=True)
+sys.exit(cluster.Cluster(job, plan, folder=told["folder"], on_line=show).run())
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[netlab.Lab]:
+    with netlab.laboratory(tmp_path_factory.mktemp("lab") / "net") as lab:
+        yield lab
+
+
+def start(bench: Bench, lab: netlab.Lab, *words: str | Path) -> subprocess.Popen[bytes]:
+    """`uniscale words…` at the machine that launches."""
+    command = [*lab.at("head"), *bench.words(*words)]
+    process = subprocess.Popen(
+        command, env={**bench.environ, **lab.environ}, cwd=bench.root,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    bench.started.append(process)
+    return process
+
+
+def hostfile(bench: Bench, lab: netlab.Lab) -> Path:
+    path = bench.root / "hosts"
+    path.write_text("".join(f"{host} slots=1 python={sys.executable}\n" for host in lab.hosts))
+    return path
+
+
+def served(bench: Bench, lab: netlab.Lab, model: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """One engine over both machines; its ports are free there, nothing else runs there."""
+    prefix = lay_vllm(bench, argv=["bin/node"])
+    node = prefix / "bin" / "node"
+    node.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--headless*) rank=1;; *) rank=0;; esac\n'
+        f'exec "{prefix}/bin/engine" --model x --host 0.0.0.0 --port 8123 '
+        f"--record {bench.root}/facts$rank.json --worker {bench.root}/worker$rank\n"
+    )
+    node.chmod(0o755)
+    words = ("serve", model, "--nodes", hostfile(bench, lab), "--host", "0.0.0.0")
+    return start(bench, lab, *words, "--port", "8123"), prefix
+
+
+def pids(bench: Bench) -> list[int]:
+    """What runs on the two machines: engines, and workers that they started."""
+    engines = [recorded(bench.root / f"facts{rank}.json")["pid"] for rank in (0, 1)]
+    return [*engines, *(int((bench.root / f"worker{rank}").read_text()) for rank in (0, 1))]
+
+
+def test_one_engine_over_two_machines(bench: Bench, lab: netlab.Lab, model: Path) -> None:
+    process, _ = served(bench, lab, model)
+    running = pids(bench)
+    told = recorded(bench.root / "facts1.json")["environ"]
+    assert told["VLLM_HOST_IP"] == lab.hosts[1] and told["GLOO_SOCKET_IFNAME"] == "wire0"
+    assert "SSH_CONNECTION" in told, "it came by ssh"
+    until(lambda: _states(bench)[:1] == ["ready"], "the first machine answers")
+    bench.run("stop", "small").ok()
+    assert process.wait() == 0
+    assert process.stderr is not None
+    assert f"ready: small at http://{lab.hosts[0]}:8123/v1" in process.stderr.read().decode()
+    until(lambda: not any(map(alive, running)), "nothing is left on either machine")
+
+
+def _states(bench: Bench) -> list[str]:
+    jobs = json.loads(bench.run("ps", "--json").ok().out)["jobs"]
+    return [one["state"] for job in jobs for one in job["processes"]]
+
+
+def test_a_killed_launcher_leaves_nothing_there(bench: Bench, lab: netlab.Lab, model: Path) -> None:
+    process, _ = served(bench, lab, model)
+    running = pids(bench)
+    process.kill()
+    process.wait()
+    until(lambda: not any(map(alive, running)), "both machines end their part")
+
+
+def test_an_engine_killed_on_one_machine_ends_the_other(
+    bench: Bench, lab: netlab.Lab, model: Path
+) -> None:
+    process, _ = served(bench, lab, model)
+    running = pids(bench)
+    os.kill(running[1], signal.SIGKILL)
+    _, told = process.communicate()
+    assert process.returncode == 13 and b"error[node-died]" in told, told
+    assert f"{lab.hosts[1]} ended early (killed by SIGKILL)" in told.decode()
+    assert not any(map(alive, running))
+
+
+def test_machines_that_cannot_be_reached(bench: Bench, lab: netlab.Lab, model: Path) -> None:
+    lay_vllm(bench)
+    path = bench.root / "hosts"
+    refused = f"{lab.hosts[0]} port={ports.free_port()}\n"
+    path.write_text(f"{refused}nobody@{lab.hosts[1]}\n")
+    process = start(bench, lab, "serve", model, "--nodes", path)
+    _, told = process.communicate()
+    assert told.count(b"error[no-node]: ssh does not reach") == 2, told
+    assert b"Connection refused" in told and b"Permission denied" in told
+    assert process.returncode == 13 and b"Traceback" not in told
+    path.write_text(f"{lab.hosts[0]} python=/no/such/python\n{lab.hosts[1]}\n")
+    process = start(bench, lab, "serve", model, "--nodes", path)
+    _, told = process.communicate()
+    assert b"has no Python that runs our agent" in told and b"python=/path" in told
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_a_real_training_on_two_machines(bench: Bench, lab: netlab.Lab) -> None:
+    script = bench.root / "train me.py"
+    script.write_text(TRAIN)
+    told = {
+        "hosts": "\n".join(lab.hosts), "odd": ODD, "folder": str(bench.root),
+        "script": [str(script), ODD],
+    }  # fmt: skip
+    command = [*lab.at("head"), sys.executable, "-c", DRIVER, json.dumps(told)]
+    environ = {**bench.environ, **lab.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "trained 2 [3.0, -2.0] True" in done.stdout
+    other = (bench.root / "state" / "together" / "node-1.log").read_text()
+    assert "trained 2 [3.0, -2.0] True" in other
+    assert not (bench.root / "x").exists()
