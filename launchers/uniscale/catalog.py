@@ -42,10 +42,11 @@ class Held:
     """One payload that a wheel holds."""
 
     payload: str
+    folder: str  # below uniscale_payloads
     backend: str
     version: str
     commit: str  # "" when the pin's archive tells none
-    tree: str
+    tree: str  # the patched one
     tasks: tuple[str, ...]
     layers: tuple[Mapping[str, str], ...]  # name, title, why
     verified: Mapping[str, Any]
@@ -70,6 +71,7 @@ class Wheel:
     image_packages: tuple[str, ...]
     payloads: tuple[Held, ...]
     time: int  # seconds since 1970
+    yanked: str = ""  # why nobody should choose it
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,7 @@ def _wheel(entry: _Entry) -> Wheel:
         image_packages=entry.texts("image_packages"),
         payloads=tuple(_held(one) for one in entry.each("payloads")),
         time=entry.get("time", int, 0),
+        yanked=entry.get("yanked", str, ""),
     )
     entry.faults += [f"{entry.at}: {fault}" for fault in _faults(wheel)]
     return wheel
@@ -305,6 +308,7 @@ def _held(entry: _Entry) -> Held:
     )
     return Held(
         payload=entry.get("payload", str),
+        folder=entry.get("folder", str),
         backend=entry.get("backend", str),
         version=entry.get("version", str),
         commit=entry.get("commit", str, ""),

@@ -106,6 +106,8 @@ def _faults(
         return  # its SDK and driver are another's: nothing further can be compared
     if wanted is not None and not _is_wanted(wheel, held, wanted):
         yield f"version {held.version}"
+    if wheel.yanked and not isinstance(wanted, str):
+        yield f"taken back: {wheel.yanked}"
     if wheel.requires_python and not _takes(wheel.requires_python, machine.python):
         yield f"needs Python {wheel.requires_python}, this is {machine.python}"
     if not any(tag in machine.tags for tag in wheel.tags):
@@ -210,9 +212,9 @@ def _behind(wheel: Wheel, held: Held, best: Wheel, best_held: Held) -> str:
 
 
 def _remarks(wheel: Wheel, machine: Machine) -> tuple[str, ...]:
+    told = [f"it was taken back: {wheel.yanked}"] if wheel.yanked else []
     if wheel.sdk is None or not wheel.sdk.version:
-        return ()
-    told = []
+        return tuple(told)
     built = f"{wheel.sdk.name} {wheel.sdk.version}"
     if not machine.sdk:
         why = f": {machine.sdk_note}" if machine.sdk_note else ""

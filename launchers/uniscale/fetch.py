@@ -64,19 +64,19 @@ def _translated(error: UniscaleError, shown: str) -> IndexSiteError:
 def _differences(read: Read, wheel: Wheel) -> Iterable[str]:
     """What the catalog and the wheel tell differently, where installing relies on it."""
     metadata = HeaderParser().parsestr(read.text("METADATA"))
-    if set(metadata.get_all("Requires-Dist", [])) != set(wheel.requires_dist):
+    requires = {" ".join(text.split()) for text in metadata.get_all("Requires-Dist", [])}
+    if requires != set(wheel.requires_dist):
         yield "it requires other packages"
     if (metadata.get("Requires-Python") or "") != wheel.requires_python:
         yield "it is for other Python versions"
     told = {
-        (one.payload, wheel.device, one.backend, one.version, one.tree) for one in wheel.payloads
+        (one.folder, wheel.device, one.backend, one.version, one.tree) for one in wheel.payloads
     }
     held = set()
     for name, raw in read.documents.items():
         if name.startswith("uniscale_payloads/"):
             info = json.loads(raw)
-            upstream = info.get("upstream", {})
             held.add((name.split("/")[1], info.get("device"), info.get("backend"),
-                      info.get("version"), upstream.get("tree")))  # fmt: skip
+                      info.get("version"), info.get("patched_tree")))  # fmt: skip
     if told != held:
         yield "it holds other payloads"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,14 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from uniscale_build.errors import LaunchError, UniscaleError, raise_all
+from uniscale_build.ids import slug
 
-from uniscale import environments
+from uniscale import environments, payloads
 from uniscale.catalog import Catalog, Wheel
 from uniscale.choosing import Choice
 from uniscale.environments import NAMESPACE
 from uniscale.machine import Machine
+from uniscale.record import Payload
 
 LAUNCHER = "uniscale"
 
@@ -59,7 +60,7 @@ def plan(catalog: Catalog, choice: Choice, machine: Machine, *, isolated: bool) 
     absent = tuple(name for name, version in found.items() if version is None)
     errors = list(_conflicts(wheel, machine, kept, absent))
     if not isolated:
-        errors += _owned_by_others(wheel)
+        errors += _in_the_way(wheel)
     raise_all(errors)
     device = machine.device.name
     return Steps(
@@ -127,38 +128,36 @@ def _conflicts(
             )
 
 
-def owner(payload: str, folder: Path) -> importlib.metadata.Distribution | None:
-    """The distribution in the packages folder ``folder`` that brought the payload."""
-    line = f"\n{NAMESPACE}/{payload}/payload.json,"
+def owner(payload: Payload) -> importlib.metadata.Distribution | None:
+    """The distribution that brought a payload which is installed in a packages folder."""
+    line = f"\n{NAMESPACE}/{payload.prefix.name}/payload.json,"
+    folder = payload.prefix.parent.parent
     for found in importlib.metadata.distributions(path=[str(folder)]):
         if line in "\n" + (found.read_text("RECORD") or ""):
             return found
     return None
 
 
-def _owned_by_others(wheel: Wheel) -> Iterable[UniscaleError]:
-    """Payloads that would be written over, or that would go with what is replaced."""
-    folder = Path(sysconfig.get_path("purelib"))
-    coming = {one.payload for one in wheel.payloads}
-    space = folder / NAMESPACE
-    there = {path.parent.name for path in space.glob("*/payload.json")}
-    hint = "add --isolated, or take that one out first: pip uninstall {}"
-    for payload in sorted(there):
-        found = owner(payload, folder)
-        if found is None:
+def _in_the_way(wheel: Wheel) -> Iterable[UniscaleError]:
+    """Payloads that would hide what is installed, or that would go with what is replaced."""
+    coming = {(slug(one.backend), slug(wheel.device)) for one in wheel.payloads}
+    found = payloads.find()
+    for payload in (*found.payloads, *(one.payload for one in found.hidden)):
+        brought = owner(payload) if payload.python is None else None
+        if brought is None:
             continue
-        name, version = found.metadata["Name"], found.version
+        name, version = brought.metadata["Name"], brought.version
         same = canonicalize_name(name) == canonicalize_name(wheel.name)
-        if payload in coming and not same:
+        hint = f"add --isolated, or take that one out first: pip uninstall {name}"
+        if (slug(payload.backend), slug(payload.device)) in coming:
+            if not same:
+                what = f"{payload.title} is here already, from {name} {version}: two would be one "
+                yield LaunchError(f"{what}too many", where=str(payload.prefix), hint=hint,
+                                  slug="payload-there")  # fmt: skip
+        elif same:
             yield LaunchError(
-                f"{payload} is here already, from {name} {version}: one would be mixed into the "
-                "other",
-                where=str(space / payload), hint=hint.format(name), slug="payload-there",
-            )  # fmt: skip
-        elif payload not in coming and same:
-            yield LaunchError(
-                f"{name} {version} holds {payload} too, which would go when it is replaced",
-                where=str(space / payload), hint=hint.format(name), slug="payload-there",
+                f"{name} {version} holds {payload.title} too, which would go when it is replaced",
+                where=str(payload.prefix), hint=hint, slug="payload-there",
             )  # fmt: skip
 
 

@@ -1,29 +1,30 @@
-"""Wheel indexes for tests: real wheels with a payload of the test engine, and their catalog."""
+"""Wheel indexes for tests: real wheels with a payload of the test engine, published by `index`."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from uniscale_build import record as build_record
+from uniscale_build.index import Request, publish
 from uniscale_build.members import Member
 from uniscale_build.wheel import write_wheel
 
-from .helpers import ENGINE, Bench, Result, launch
+from .helpers import COMMIT, ENGINE, Bench, Result, launch
 
 TREE = "1" * 40
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PYTHON = f"cp{sys.version_info.major}{sys.version_info.minor}"
+_Info = dict[str, Any]
 
 
-def payload_info(backend: str, device: str, version: str, **changes: Any) -> dict[str, Any]:
+def payload_info(
+    backend: str, device: str, version: str, sdk: dict[str, str | None] | None = None
+) -> _Info:
     """A whole payload.json of the test engine, as a build writes it."""
     facts = {
         "backend": backend,
@@ -37,12 +38,11 @@ def payload_info(backend: str, device: str, version: str, **changes: Any) -> dic
         "requirements": [],
         "environment": {},
     }  # fmt: skip
-    info = build_record.payload_json(
-        facts, distribution=backend, plan="0" * 64, toolchain={}, external=[],
+    return build_record.payload_json(
+        facts, distribution=backend, plan="0" * 64, toolchain={}, external=[], sdk=sdk,
         launch={"serve": launch(argv=["python", "-m", "engine_module"])},
         verified={"built": "yes", "not_run": ""},
     )  # fmt: skip
-    return {**info, **changes}
 
 
 def make_wheel(
@@ -56,34 +56,27 @@ def make_wheel(
     requires: Sequence[str] = (),
     label: str | None = None,
     requires_python: str = ">=3.10",
-    info: Mapping[str, Any] | None = None,
-    **catalog: Any,
-) -> dict[str, Any]:
-    """A wheel with one payload in ``out``, and its entry of the catalog; ``catalog`` changes it."""
+    sdk: dict[str, str | None] | None = None,
+    upstream: str | None = None,
+) -> Path:
+    """A wheel with one payload in ``out``: a backend's own, or with ``name`` uniscale a bundle."""
     distribution = name or f"uniscale-{backend.replace('.', '-').lower()}"
     full = f"{version}+{label or device.lower().replace('_', '.')}"
-    told = dict(info or payload_info(backend, device, version))
-    payload = f"{backend}-{device}"
-    root = f"uniscale_payloads/{payload}"
+    told = payload_info(backend, device, upstream or version, sdk)
+    folder = f"{backend if name else distribution}-{device}"
+    root = f"uniscale_payloads/{folder}"
     members = [
         Member(f"{root}/payload.json", json.dumps(told).encode()),
         Member(f"{root}/engine_module.py", ENGINE),
-        Member(f"uniscale_payloads/{payload}.txt", b"see payload.json\n"),
+        Member(f"{root}.txt", b"see payload.json\n"),
     ]
-    held = [{
-        "payload": payload, "backend": backend, "version": version, "commit": COMMIT,
-        "tree": TREE, "tasks": ["serve", "infer"], "layers": [], "verified": told["verified"],
-    }]  # fmt: skip
-    extra = {"device": device, "payloads": held, **catalog}
-    return _write(out, distribution, full, tag, members, requires, requires_python, extra,
-                  [told])  # fmt: skip
+    return _write(out, distribution, full, tag, members, requires, requires_python, [told])
 
 
-def plain_wheel(out: Path, version: str = "0.1.0") -> dict[str, Any]:
+def plain_wheel(out: Path, version: str = "0.1.0") -> Path:
     """A wheel named uniscale without payloads: what the others require."""
     member = Member("uniscale_stands_here.py", f"version = {version!r}\n".encode())
-    return _write(out, "uniscale", version, "py3-none-any", [member], (), "",
-                  {"device": None, "payloads": []}, [])  # fmt: skip
+    return _write(out, "uniscale", version, "py3-none-any", [member], (), "", [])
 
 
 def _write(
@@ -94,26 +87,17 @@ def _write(
     members: list[Member],
     requires: Sequence[str],
     requires_python: str,
-    extra: Mapping[str, Any],
-    infos: list[dict[str, Any]],
-) -> dict[str, Any]:
+    infos: list[_Info],
+) -> Path:
     lines = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}"]
     lines += [f"Requires-Python: {requires_python}"] if requires_python else []
     lines += [f"Requires-Dist: {one}" for one in requires]
     sbom = build_record.sbom(infos, name=name, version=version, epoch=1577836800)
-    out.mkdir(parents=True, exist_ok=True)
-    made = write_wheel(
+    return write_wheel(
         out, name=name, version=version, tag=tag, members=members,
         metadata="\n".join(lines) + "\n",
         dist_info_extra=[Member("sboms/uniscale.cdx.json", sbom.encode())],
-    )  # fmt: skip
-    return {
-        "file": made.path.name, "url": f"packages/{quote(made.path.name)}", "sha256": made.sha256,
-        "size": made.size, "name": name, "version": version,
-        "requires_python": requires_python or None, "requires_dist": list(requires),
-        "tags": [tag], "glibc": None, "sdk": None, "image_packages": [], "time": 1577836800,
-        "sbom": None, "provenance": None, **extra,
-    }  # fmt: skip
+    ).path  # fmt: skip
 
 
 class Index:
@@ -121,39 +105,43 @@ class Index:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.wheels: list[dict[str, Any]] = []
-        (root / "packages").mkdir(parents=True)
-        self.save()
+        publish(root, Request())
 
     @property
     def packages(self) -> Path:
         return self.root / "packages"
 
+    @property
+    def catalog(self) -> dict[str, Any]:
+        """What ``catalog.json`` says."""
+        found: dict[str, Any] = json.loads((self.root / "catalog.json").read_text("utf-8"))
+        return found
+
     def add(self, *args: Any, **more: Any) -> dict[str, Any]:
-        """A wheel (see `make_wheel`); its entry, which may be changed before `save`."""
-        entry = make_wheel(self.packages, *args, **more)
-        self.wheels.append(entry)
-        self.save()
-        return entry
+        """Publish a wheel (see `make_wheel`); its entry of the catalog."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.publish(make_wheel(Path(folder), *args, **more))
 
     def add_plain(self, version: str = "0.1.0") -> dict[str, Any]:
-        """The plain uniscale."""
-        entry = plain_wheel(self.packages, version)
-        self.wheels.append(entry)
-        self.save()
-        return entry
+        """Publish the plain uniscale."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.publish(plain_wheel(Path(folder), version))
 
-    def copy(self, source: Path, **entry: Any) -> None:
-        """A wheel that is there already."""
-        shutil.copy(source, self.packages)
-        told = {"sha256": hashlib.sha256(source.read_bytes()).hexdigest(), **entry}
-        self.wheels.append(told)
-        self.save()
+    def publish(self, path: Path) -> dict[str, Any]:
+        """Publish a file; its entry."""
+        publish(self.root, Request(add=(path,)))
+        found: dict[str, Any]
+        (found,) = (one for one in self.catalog["wheels"] if one["file"] == path.name)
+        return found
 
-    def save(self) -> None:
-        """Write the catalog."""
-        told = {"schema": 1, "devices": [], "wheels": self.wheels}
-        (self.root / "catalog.json").write_text(json.dumps(told), encoding="utf-8")
+    def clear(self) -> None:
+        """Take every wheel out."""
+        publish(self.root, Request(remove=tuple(one["file"] for one in self.catalog["wheels"])))
+
+    def tamper(self, wheels: list[Any]) -> None:
+        """Make the catalog list ``wheels``, whatever the index says."""
+        told = json.dumps({**self.catalog, "wheels": wheels})
+        (self.root / "catalog.json").write_text(told, encoding="utf-8")
 
 
 class Place(Bench):

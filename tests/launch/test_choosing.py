@@ -27,7 +27,17 @@ MACHINE = Machine(
 
 def wheel(version: str = "1.0", tag: str = "py3-none-any", **changes: Any) -> Wheel:
     upstream = changes.pop("upstream", version.partition("+")[0].partition(".post")[0])
-    held = Held("vllm-Metax_C550", "vllm", upstream, "", "1" * 40, ("serve",), (), {})
+    held = Held(
+        "vllm-Metax_C550",
+        "uniscale-vllm-Metax_C550",
+        "vllm",
+        upstream,
+        "",
+        "1" * 40,
+        ("serve",),
+        (),
+        {},
+    )
     full = version if "+" in version else f"{version}+maca"
     found = Wheel(
         file=f"uniscale_vllm-{full}-{tag}.whl", url="packages/x", sha256="0" * 64, size=1,
@@ -62,6 +72,14 @@ def test_the_highest_version_by_pep_440() -> None:
     assert told["0.11.0rc1+maca"] == "0.11.0rc1 is a pre-release"
     assert "0.10.0.post1+maca" in told["0.10.0+maca"]
     assert chosen(wheel("0.5.0.dev3"), wheel("0.5.0.dev2")) == "0.5.0.dev3+maca"
+
+
+def test_a_wheel_that_was_taken_back() -> None:
+    back = wheel("2.0", yanked="wrong kernels")
+    assert chosen(back, wheel("1.0")) == "1.0+maca"
+    assert "taken back: wrong kernels" in reasons(back)
+    choice = choose(Catalog("x", "file:///x", (back,)), "vllm", MACHINE, "2.0")
+    assert choice.remarks == ("it was taken back: wrong kernels",)
 
 
 def test_the_label_does_not_decide() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from uniscale import installers
 from uniscale_build.errors import LaunchError
+from uniscale_build.recordfile import file_sha256
 
 from tests import wheels
 
@@ -96,8 +97,8 @@ def test_the_best_wheel_is_chosen_told_and_installed(place: Place) -> None:
 def test_the_same_version_with_other_bytes_is_installed_again(place: Place) -> None:
     place.index.add(requires_python=">=3.9")
     place.install("llama.cpp")
-    place.index.wheels.clear()
-    place.index.add(info=None, requires_python=">=3.10")
+    place.index.clear()
+    place.index.add(requires_python=">=3.10")
     assert "in place of 1.0+cpu" in place.install("llama.cpp").out
     assert "installed already" in place.install("llama.cpp").out
 
@@ -145,14 +146,13 @@ def test_tampered_wheels(place: Place, tmp_path: Path) -> None:
     path = place.index.packages / entry["file"]
 
     def spoil(files: dict[str, bytes]) -> None:
-        files["uniscale_payloads/llama.cpp-cpu/engine_module.py"] += b"\nevil = 1\n"
+        files["uniscale_payloads/uniscale-llama-cpp-cpu/engine_module.py"] += b"\nevil = 1\n"
 
     wheels.rewrite(path, tmp_path / entry["file"], spoil)
     shutil.copy(tmp_path / entry["file"], path)
     assert "SHA-256 is another" in place.fails("wrong-hash", "llama.cpp", code=12)
     # Whoever writes the catalog too is caught by the wheel's own RECORD.
-    place.index.wheels.clear()
-    place.index.copy(tmp_path / entry["file"], **{k: v for k, v in entry.items() if k != "sha256"})
+    place.index.tamper([{**entry, "sha256": file_sha256(path)}])
     assert "is not what RECORD says" in place.fails("record", "llama.cpp", code=8)
 
 
@@ -162,8 +162,7 @@ def test_tampered_metadata(place: Place) -> None:
         {"requires_dist": ["evil"]}, {"requires_python": None},
         {"payloads": [{**entry["payloads"][0], "tree": "2" * 40}]},
     ):  # fmt: skip
-        place.index.wheels[:] = [{**entry, **change}]
-        place.index.save()
+        place.index.tamper([{**entry, **change}])
         place.fails("wrong-catalog", "llama.cpp", "--isolated", code=12)
 
 
@@ -262,11 +261,11 @@ def test_packages_of_the_image_are_kept(acme: Place) -> None:
     lines = file.read_text().splitlines()
     assert lines[-2:] == [f"packaging=={version('packaging')}", "acme-torch<0"]
     assert str(file) in told and lines[-2] in told
-    acme.index.wheels.clear()
+    acme.index.clear()
     acme.index.add(device="Acme_X1", version="2", requires=["packaging<2"])
     told = acme.fails("image-package", "llama.cpp", "-d", "Acme_X1")
     assert "which is never replaced" in told
-    acme.index.wheels.clear()
+    acme.index.clear()
     acme.index.add(device="Acme_X1", version="3", requires=["acme-torch"])
     assert "not in this environment" in acme.fails("image-package", "llama.cpp", "-d", "Acme_X1")
 
@@ -274,9 +273,9 @@ def test_packages_of_the_image_are_kept(acme: Place) -> None:
 def test_payloads_of_two_distributions_are_never_mixed(place: Place) -> None:
     place.index.add(name="uniscale", version="0.1.0", label="llamacpp.cpu")
     place.install("llama.cpp")
-    place.index.add(version="0.1.0")
+    place.index.add(version="0.1.1")
     told = place.fails("payload-there", "llama.cpp")
     assert "from uniscale 0.1.0+llamacpp.cpu" in told and "--isolated" in told
-    place.index.wheels.clear()
+    place.index.clear()
     place.index.add("vllm", name="uniscale", version="0.1.0", label="vllm.cpu")
-    assert "holds llama.cpp-cpu too" in place.fails("payload-there", "vllm")
+    assert "holds llama.cpp (cpu) too" in place.fails("payload-there", "vllm")
