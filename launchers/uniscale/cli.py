@@ -25,7 +25,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="uniscale",
-    help="Serve and infer with the LLM engines in this environment, the same on every chip.",
+    help="Train, serve and infer with the LLM engines in this environment, the same on every chip.",
     epilog="The engine's own flags go after --, e.g.: uniscale serve demo -- --threads 2",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -290,3 +290,7 @@ def _infer(
             as_json=as_json,
         ),
     )
+
+
+# Registers its commands; it uses what stands above.
+from uniscale import cli_train as _cli_train  # noqa: E402, F401

@@ -113,6 +113,13 @@ def special_of(experiment: Fields) -> dict[str, dict[str, str]]:
     return found
 
 
+def common(
+    experiment: Fields, runner: Fields, errors: list[UniscaleError]
+) -> tuple[dict[str, str], list[str]]:
+    """What every task's experiment says: environment variables, and warnings of what is unused."""
+    return _environment(experiment, errors), _unused(experiment, runner)
+
+
 def _environment(experiment: Fields, errors: list[UniscaleError]) -> dict[str, str]:
     value = experiment.get("envs")
     if value is None or not isinstance(value.data, dict):

@@ -34,7 +34,8 @@ def ps(*, everything: bool, as_json: bool) -> int:
         for one in job.processes if job.alive else ():
             told = one.state if one.alive else "gone"
             restarts = f"  {one.restarts} restarts" if one.restarts else ""
-            print(f"  {one.title}  {told}  port {one.port}  pid {one.pid}{restarts}")
+            port = f"  port {one.port}" if one.port else _step(job)
+            print(f"  {one.title}  {told}{port}  pid {one.pid}{restarts}")
     return 0
 
 
@@ -50,6 +51,16 @@ def _facts(job: state.Job) -> dict[str, object]:
         "folder": str(job.folder),
         "processes": [{**vars(one), "alive": one.alive} for one in job.processes],
     }
+
+
+def _step(job: state.Job) -> str:
+    """How far a training is, in its own words."""
+    if job.kind != "train":
+        return ""
+    from uniscale.meter import told
+    from uniscale.trainjob import TrainJob
+
+    return f"  {told(TrainJob(Path(job.url)).progress())}".rstrip()
 
 
 def _age(seconds: float) -> str:

@@ -167,7 +167,7 @@ def child(command: Command, *, title: str) -> Iterator[Child]:
     Its output goes to a temporary file that stays only when a `LaunchError` names it. SIGTERM and
     SIGHUP of this process become `SystemExit` meanwhile, so that they stop the child too.
     """
-    with _ending_signals(), _log_file(title) as log:
+    with ending_signals(), _log_file(title) as log:
         engine = spawn(command, title, log)
         try:
             yield engine
@@ -245,7 +245,9 @@ def _log_file(title: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _ending_signals() -> Iterator[None]:
+def ending_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP become `SystemExit` meanwhile, unless they are ignored (nohup)."""
+
     def end(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 

@@ -70,6 +70,26 @@ SERVE = (
     Key("port", "integer", "port to listen on", least=1),
     Key("start_timeout", "number", "seconds that an engine may take to load", least=0.1),
 )
+TRAIN = (
+    Key("model", "text", "demo, a Hugging Face folder, or owner/name of the hub"),
+    Key("data", "text", "JSON, JSONL, CSV, Parquet, or a Hugging Face data set"),
+    Key("eval_data", "text", "data whose loss is measured after each epoch"),
+    Key(
+        "format", "text", "of the rows", choices=("openai", "sharegpt", "alpaca", "prompt", "text")
+    ),
+    Key("columns", "env", "column names of the data, by the names of the format"),
+    Key("split", "text", "of a Hugging Face data set"),
+    Key("method", "text", "full, or one of PEFT's: lora, dora, ia3, …"),
+    Key("method_args", "map", "arguments of the method, by PEFT's names"),
+    Key("args", "map", "arguments of the trainer, by TRL's (or the backend's) names"),
+    Key("chat_template", "text", "Jinja file, for a model that has none"),
+    Key("backend", "text", "payload that pre-trains, in place of fine-tuning"),
+    Key("device", "text", "device that the payload was built for"),
+    Key("processes", "text", "on this machine: a number, or gpu"),
+    Key("script", "text", "a training script of your own, in place of all this"),
+    Key("flags", "texts", "the script's own flags"),
+    Key("env", "env", "environment variables of the processes"),
+)
 GATEWAY = (
     Key("policy", "text", "how requests are spread", "--policy", POLICIES),
     Key("api_keys", "text", "file with a key on each line: KEY or NAME:KEY"),
@@ -195,6 +215,8 @@ def json_schema() -> dict[str, object]:
     serve = {**_block(SERVE), **model, "gateway": gateway}
     serve["models"] = {"type": "array", "minItems": 1, "items": entry}
     flagscale = {"type": "array", "items": {"type": "object", "required": ["serve_id"]}}
+    groups = {"type": "object", "required": ["model", "data"]}
+    flagscale_train = {**groups, "properties": {"model": {"type": "object"}}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "uniscale configuration",
@@ -203,6 +225,7 @@ def json_schema() -> dict[str, object]:
             "defaults": {"type": "array", "items": {"type": ["string", "object"]}},
             "experiment": {"type": "object", "properties": _block(EXPERIMENT)},
             "serve": {"anyOf": [_object(serve), flagscale]},
+            "train": {"anyOf": [_object(_block(TRAIN)), flagscale_train]},
         },
     }
 

@@ -49,9 +49,9 @@ class Job:
     pid: int
     start: int
     boot: str
-    kind: str  # engine, fleet
+    kind: str  # engine, fleet, train
     models: tuple[str, ...]
-    url: str
+    url: str  # of the API; of a training, its folder
     created: float  # seconds since the epoch
     processes: tuple[Process, ...] = field(default=())
 

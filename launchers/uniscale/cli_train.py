@@ -1,0 +1,117 @@
+"""The commands that train and export: words to a request, as `uniscale.cli` does it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from uniscale.cli import Action, _Device, _Json, _Set, _Verbose, app
+
+
+@app.command("train")
+def _train(
+    ctx: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|CONFIG|FOLDER",
+            help="demo, a Hugging Face folder, owner/name; a .yaml file; or a job to --resume.",
+        ),
+    ],
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="JSON, JSONL, CSV, Parquet, Hugging Face.")
+    ] = None,
+    eval_data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Its loss is measured after each epoch.")
+    ] = None,
+    data_format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="openai, sharegpt, alpaca, prompt, text."),
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=COLUMN", help="The data's own column names.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", metavar="NAME", help="full, lora, dora, … (default: lora)"),
+    ] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="The trainer's argument, e.g. max_steps=100."),
+    ] = None,
+    method_arg: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="The method's own, e.g. r=16.")
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option("--backend", "-b", metavar="NAME", help="Pre-train with it: Megatron-LM."),
+    ] = None,
+    device: _Device = None,
+    processes: Annotated[
+        str | None, typer.Option("--processes", "-n", metavar="N", help="A number, or gpu.")
+    ] = None,
+    script: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Run a script of your own; flags after --.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the job.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FOLDER", help="(default: outputs/NAME)")
+    ] = None,
+    settings: _Set = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print exactly what would run and start nothing.")
+    ] = False,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Fine-tune a model on your data, or pre-train one."""
+    from uniscale.trainfile import TrainAsked, train_asked
+
+    asked = TrainAsked(
+        word=model,
+        data=data,
+        eval_data=eval_data,
+        format=data_format,
+        columns=tuple(column or ()),
+        method=method,
+        arguments=tuple(arg or ()),
+        method_arguments=tuple(method_arg or ()),
+        backend=backend,
+        device=device,
+        processes=processes,
+        script=script,
+        name=name,
+        out=out,
+        settings=tuple(settings or ()),
+        raw=ctx.obj["raw"],
+    )
+    return partial(train_asked, asked, resume=resume, dry_run=dry_run, as_json=as_json)
+
+
+@app.command("export")
+def _export(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A training, an adapter, or a model's folder.")
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="(default: FOLDER/model.gguf)"),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--type", metavar="TYPE", help="Of the matrices: f32, f16, bf16, q8_0.")
+    ] = "f16",
+    only_hf: Annotated[
+        bool, typer.Option("--merge-only", help="Merge the adapter; write no GGUF.")
+    ] = False,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Merge what was trained into its model, and write it as GGUF for llama.cpp."""
+    from uniscale.export import export
+
+    return partial(export, folder, out=out, kind=kind, only_hf=only_hf, as_json=as_json)

@@ -1,0 +1,105 @@
+"""Live progress of a training: one moving line on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from uniscale import run
+
+_EVERY = 10.0  # seconds between plain lines
+
+
+class Meter:
+    """Shows what a job's ``state.json`` says; `show` it again and again, as often as you like."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty() and not os.environ.get("CI")
+        self._shown: tuple[object, object] = (None, None)
+        self._next = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, facts: Mapping[str, Any], *, last: bool = False) -> None:
+        """Show ``facts``: phase, step, steps, loss, tokens_per_second and eta (s) where known."""
+        if self._live:
+            self._move(facts)
+        else:
+            self._print(facts, last)
+
+    def _print(self, facts: Mapping[str, Any], last: bool) -> None:
+        phase, step = facts.get("phase"), facts.get("step")
+        if (phase, step) == self._shown:
+            return
+        begins = phase != self._shown[0] or (step and self._shown[1] == facts.get("first_step"))
+        if begins or last or time.monotonic() >= self._next:
+            self._shown = (phase, step)
+            self._next = time.monotonic() + _EVERY
+            run.note(words(facts))
+
+    def _move(self, facts: Mapping[str, Any]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[told]}", markup=False),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=None, told="")
+        steps = facts.get("steps")
+        self._bar.update(
+            self._task,
+            description=str(facts.get("phase", "starting")),
+            total=steps,
+            completed=facts.get("step") or 0,
+            told=told(facts),
+        )
+
+
+def words(facts: Mapping[str, Any]) -> str:
+    """One line for a log."""
+    return f"{facts.get('phase', 'starting')}  {told(facts)}".rstrip()
+
+
+def told(facts: Mapping[str, Any]) -> str:
+    """The numbers: ``step 12/60  loss 1.234  812 tokens/s  14 s left``."""
+    parts = []
+    if facts.get("steps"):
+        parts.append(f"step {facts.get('step', 0)}/{facts['steps']}")
+    if isinstance(facts.get("loss"), (int, float)):
+        parts.append(f"loss {facts['loss']:.4g}")
+    if facts.get("tokens_per_second"):
+        parts.append(f"{facts['tokens_per_second']:,.0f} tokens/s")
+    if facts.get("eta") is not None and facts.get("phase") == "training":
+        parts.append(f"{duration(facts['eta'])} left")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``5 h 12 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,291 @@
+"""``uniscale train``: checks all that can be known before, then torchrun trains under our eyes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from uniscale_build.errors import LaunchError, SettingsError, UniscaleError, raise_all
+
+from uniscale import run, trainer_fields, trainjob
+from uniscale.engines import Command
+from uniscale.methods import named
+from uniscale.trainjob import TrainJob
+from uniscale.trainplan import TrainPlan
+from uniscale.trainrun import supervise, tell
+
+_BACKENDS = {"megatron": "Megatron-LM"}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A plan whose parts were all checked: where its model is, its samples, its command."""
+
+    plan: TrainPlan
+    job: TrainJob
+    document: Mapping[str, object]
+    samples: list[dict[str, Any]]
+    measured: list[dict[str, Any]]
+    command: Command
+
+
+def train_plan(plan: TrainPlan, *, resume: bool, dry_run: bool, as_json: bool) -> int:
+    """Train what ``plan`` says, in the foreground; 0 when it is done.
+
+    Raises `SettingsError` and `LaunchError` for all that is wrong before anything is written, and
+    `LaunchError` when the training fails.
+    """
+    for warning in plan.warnings:
+        run.note(f"warning: {warning}")
+    ready = prepare(plan)
+    if dry_run:
+        return _print(ready, as_json)
+    with trainjob.held(ready.job):
+        there = ready.job.record.exists()
+        if there and not resume:
+            raise LaunchError(
+                "there is a training in this folder already", where=str(ready.job.folder),
+                hint="go on with it: --resume; or begin another: --out FOLDER", slug="job-exists",
+            )  # fmt: skip
+        if not there:
+            trainjob.begin(ready.job, ready.document, ready.samples, ready.measured)
+            return supervise(ready.job, ready.command, as_json=as_json)
+        trainjob.check_same(ready.job, ready.document)
+        return _again(ready.job, ready.command, as_json=as_json)
+
+
+def resume_job(folder: Path, *, dry_run: bool, as_json: bool) -> int:
+    """Go on with the training in ``folder`` as its record says it was begun."""
+    job = TrainJob(folder)
+    told = job.told()
+    known = TrainPlan.__dataclass_fields__
+    plan = TrainPlan(**{key: value for key, value in told.items() if key in known})
+    plan = replace(plan, flags=tuple(plan.flags), folder=str(folder))
+    command = _command(plan, job)
+    if dry_run:
+        return _print(Ready(plan, job, told, [], [], command), as_json)
+    with trainjob.held(job):
+        return _again(job, command, as_json=as_json)
+
+
+def _again(job: TrainJob, command: Command, *, as_json: bool) -> int:
+    if job.progress().get("phase") == "done":
+        run.note(f"it is done already; in {job.folder}")
+        return tell(job, as_json=as_json)
+    last = trainjob.rewind(job)
+    if last is not None:
+        run.note(f"going on from {last.name}")
+        command = replace(command, argv=(*command.argv, str(last)))
+    else:
+        run.note("there is no checkpoint yet: it begins again")
+    return supervise(job, command, as_json=as_json)
+
+
+def prepare(plan: TrainPlan) -> Ready:
+    """Check the whole plan; all problems at once."""
+    job = TrainJob(plan.place)
+    if plan.kind == "script":
+        script = Path(str(plan.script)).expanduser()
+        if not script.is_file():
+            raise SettingsError(
+                f"there is no script {script.name}", where=str(script), slug="no-script"
+            )
+        return Ready(plan, job, plan.document(None), [], [], _command(plan, job))
+    errors: list[UniscaleError] = []
+    if plan.kind == "finetune":
+        plan = _named(plan, errors)
+    weights = _model(plan, errors)
+    samples, measured = _data(plan, errors)
+    if weights is not None and any("prompt" in one for one in samples[:1]):
+        _template(plan, weights, errors)
+    raise_all(errors)
+    command = _command(plan, job)
+    return Ready(plan, job, plan.document(weights), samples, measured, command)
+
+
+def _named(plan: TrainPlan, errors: list[UniscaleError]) -> TrainPlan:
+    """The plan with its method's own name, after a look at what trainer and method can be told."""
+    try:
+        trainer_fields.check_installed()
+    except LaunchError as error:
+        errors.append(error)
+    errors += trainer_fields.check_arguments(plan.arguments)
+    try:
+        plan = replace(plan, method=named(plan.method))
+    except SettingsError as error:
+        errors.append(error)
+        return plan
+    errors += trainer_fields.check_method(plan.method, plan.method_arguments)
+    return plan
+
+
+def _model(plan: TrainPlan, errors: list[UniscaleError]) -> str | None:
+    from uniscale import models
+
+    if plan.model is None:
+        errors.append(SettingsError("no model is named", where="model", slug="missing-key"))
+        return None
+    try:
+        formats = models.resolve(plan.model).formats
+    except LaunchError as error:
+        errors.append(error)
+        return None
+    if "hf" not in formats:
+        errors.append(
+            LaunchError(
+                f"{plan.model} is {' and '.join(formats)}, which cannot be trained",
+                where=plan.model, hint="give the folder with config.json and .safetensors",
+                slug="wrong-format",
+            )
+        )  # fmt: skip
+        return None
+    # An owner/name of the hub is fetched by the trainer; it is no path here.
+    return str(formats["hf"])
+
+
+def _data(
+    plan: TrainPlan, errors: list[UniscaleError]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    from uniscale.conversations import Source, read
+
+    if plan.data is None:
+        errors.append(
+            SettingsError("no data is named", where="data", hint="--data FILE", slug="missing-key")
+        )
+        return [], []
+    found: list[list[dict[str, Any]]] = []
+    for path in (plan.data, plan.eval_data):
+        if path is None:
+            found.append([])
+            continue
+        try:
+            source = Source(path, plan.format, plan.columns, plan.split)
+            found.append(read(source, text=plan.kind == "pretrain"))
+        except UniscaleError as error:
+            errors += error.findings()
+            found.append([])
+    return found[0], found[1]
+
+
+def _template(plan: TrainPlan, weights: str, errors: list[UniscaleError]) -> None:
+    """Conversations need a chat template; a base model's tokenizer often has none."""
+    if plan.chat_template is not None:
+        if not Path(plan.chat_template).is_file():
+            what = f"there is no chat template {plan.chat_template}"
+            errors.append(SettingsError(what, where="chat_template", slug="no-template"))
+        return
+    folder = Path(weights)
+    if not folder.is_dir() or (folder / "chat_template.jinja").is_file():
+        return
+    try:
+        told = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # the tokenizer itself will say what is wrong with it
+    if isinstance(told, dict) and not told.get("chat_template"):
+        errors.append(
+            SettingsError(
+                f"{plan.model} has no chat template, and the data is conversations",
+                where=str(folder / "tokenizer_config.json"),
+                hint="give one with --set train.chat_template=FILE, or data with a text column",
+                slug="no-template",
+            )
+        )
+
+
+def _command(plan: TrainPlan, job: TrainJob) -> Command:
+    """The torchrun of a plan; the worker's only argument is the job folder."""
+    folder = os.path.abspath(job.folder)
+    environment = dict(plan.environment)
+    environment["UNISCALE_JOB"] = folder
+    prefix: Path | None = None
+    if plan.kind == "script":
+        target = [
+            "-m",
+            "uniscale.workers.script",
+            str(Path(str(plan.script)).expanduser()),
+            *plan.flags,
+        ]
+    else:
+        worker = "sft" if plan.kind == "finetune" else "gpt"
+        target = ["-m", f"uniscale.workers.{worker}", folder]
+    if plan.backend is not None:
+        prefix, added = _payload(plan)
+        environment = {**added, **environment}
+    if plan.kind != "script":
+        # The current folder may hold files that are named like modules.
+        environment["PYTHONSAFEPATH"] = "1"
+        environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+    old = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = [*([str(prefix)] if prefix else []), *our_sources(), *old]
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, path)))
+    if plan.processes != "gpu" and (not plan.processes.isdigit() or int(plan.processes) < 1):
+        raise SettingsError(
+            f"processes cannot be {plan.processes!r}", where="processes",
+            hint='a whole number from 1, or "gpu": one for each', slug="bad-number",
+        )  # fmt: skip
+    return Command(
+        argv=(*torchrun(plan.processes), *target),
+        environment=environment, host="", port="0", served_name=plan.title, probe="", metrics=None,
+    )  # fmt: skip
+
+
+def torchrun(processes: str) -> tuple[str, ...]:
+    """The head that starts ``processes`` workers on this machine, without a fixed port."""
+    head = (sys.executable, "-m", "torch.distributed.run")
+    return (*head, "--standalone", "--nproc-per-node", processes)
+
+
+def our_sources() -> list[str]:
+    """Where the worker finds us, when we are no installed package."""
+    import uniscale_build
+
+    import uniscale
+
+    found = [str(Path(str(one.__file__)).parents[1]) for one in (uniscale, uniscale_build)]
+    return [one for one in found if Path(one).name not in ("site-packages", "dist-packages")]
+
+
+def _payload(plan: TrainPlan) -> tuple[Path, dict[str, str]]:
+    from uniscale_build.ids import slug
+
+    from uniscale import payloads
+
+    wanted = slug(_BACKENDS.get(str(plan.backend).lower(), str(plan.backend)))
+    device = None if plan.device is None else slug(plan.device)
+    able = [
+        one
+        for one in payloads.find().payloads
+        if slug(one.backend) == wanted and "train" in one.tasks
+        if device is None or device in {slug(name) for name in (one.device, *one.aliases)}
+    ]
+    if not able:
+        raise LaunchError(
+            f"no payload here trains with {plan.backend}",
+            where="backend",
+            hint="uniscale list shows what is installed; build one, in a clone of uniscale:\n"
+            "pip install . --config-settings=backend=Megatron-LM --config-settings=device=cpu",
+            slug="no-payload",
+        )
+    return able[0].prefix, dict(able[0].device_environment)
+
+
+def _print(ready: Ready, as_json: bool) -> int:
+    from uniscale.serve import shell
+
+    if as_json:
+        told: dict[str, object] = {"folder": str(ready.job.folder), "record": dict(ready.document)}
+        told |= {"samples": len(ready.samples), "argv": list(ready.command.argv)}
+        told |= {"environment": dict(ready.command.environment)}
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+        return 0
+    print(f"# {ready.job.record}:")
+    for line in json.dumps(ready.document, indent=2, ensure_ascii=False).splitlines():
+        print(f"# {line}")
+    print(f"# {ready.job.data}: {len(ready.samples)} samples")
+    print(shell(ready.command))
+    return 0

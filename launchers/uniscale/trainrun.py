@@ -1,0 +1,134 @@
+"""One training under our eyes: torchrun as a child, its progress shown, its end told."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from uniscale_build.errors import LaunchError
+
+from uniscale import run, state
+from uniscale.engines import Command
+from uniscale.meter import Meter, duration
+from uniscale.methods import METHODS
+from uniscale.trainjob import TrainJob
+
+_GLANCE = 0.2  # seconds between two looks at a job that trains
+_PLOT = 5.0  # seconds between two plots
+
+
+def supervise(job: TrainJob, command: Command, *, as_json: bool) -> int:
+    """Run the workers to their end; what they print goes to the log."""
+    folder = os.path.abspath(job.folder)
+    name = str(job.told()["name"])
+    record = state.create(name, kind="train", models=(name,), url=folder)
+    run.note(f"training {name} in {job.folder}; log: uniscale logs -f {record.id}")
+    script = job.told().get("script") is not None
+    with run.ending_signals():
+        child = run.spawn(command, name, job.log)
+        start = state.started(child.process.pid) or 0
+        process = state.Process(
+            "train", child.process.pid, start, 0, "training", 0, str(job.log.absolute())
+        )
+        replace(record, processes=(process,)).save()
+        try:
+            code = _watch(job, child, script)
+        except BaseException:
+            job.say(phase="stopped")
+            raise
+        finally:
+            child.stop()
+            _draw(job)
+    if code != 0:
+        job.say(phase="failed")
+        raise _failure(job, code)
+    job.say(phase="done", eta=0)
+    return tell(job, as_json=as_json)
+
+
+def _watch(job: TrainJob, child: run.Child, script: bool) -> int:
+    drawn, place = time.monotonic(), 0
+    with Meter() as meter:
+        while True:
+            code = child.ended(_GLANCE)
+            if script:
+                place = _pass_on(job.log, place)
+            else:
+                meter.show(job.progress(), last=code is not None)
+            if code is not None:
+                return code
+            if time.monotonic() - drawn > _PLOT:
+                _draw(job)
+                drawn = time.monotonic()
+
+
+def _pass_on(log: Path, place: int) -> int:
+    """A script has no meter of ours: what it prints is what its user sees."""
+    with log.open("rb") as stream:
+        stream.seek(place)
+        data = stream.read()
+    sys.stderr.write(data.decode("utf-8", "replace"))
+    sys.stderr.flush()
+    return place + len(data)
+
+
+def _draw(job: TrainJob) -> None:
+    from uniscale.plot import svg
+
+    found = job.measured()
+    curves = [
+        (name, [(one["step"], one[key]) for one in found if isinstance(one.get(key), (int, float))])
+        for name, key in (("loss", "loss"), ("evaluation", "eval_loss"))
+    ]
+    shown = [curve for curve in curves if curve[1]]
+    if shown:
+        state.write(job.plot, svg(f"{job.folder.name}: loss", shown))
+
+
+def _failure(job: TrainJob, code: int) -> LaunchError:
+    told = {}
+    if job.failure.exists():
+        told = json.loads(job.failure.read_text(encoding="utf-8"))
+    if told:
+        what = f"the training failed: {told['type']}: {told['message'].strip()}"
+        hint = "the whole story is in its log"
+    else:
+        ended = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        what = f"the training ended early ({ended})"
+        hint = "\n".join(["its last lines:", *run.tail(job.log)])
+    if job.checkpoint() is not None:
+        hint += f"\ngo on from the last checkpoint: uniscale train {job.folder} --resume"
+    return LaunchError(what, where=str(job.log), hint=hint, slug="training-failed")
+
+
+def tell(job: TrainJob, *, as_json: bool) -> int:
+    """What came out, and how to serve it."""
+    told, facts, found = job.told(), job.progress(), job.measured()
+    losses = [one["loss"] for one in found if isinstance(one.get("loss"), (int, float))]
+    folder = job.folder
+    serve: list[str] = []
+    finetuned = told.get("script") is None and told.get("backend") is None
+    if finetuned and METHODS[told["method"]].merges:
+        serve = [f"uniscale export {folder}", f"uniscale serve {folder}"]
+    if as_json:
+        shown = {
+            "folder": str(folder), "steps": facts.get("steps"), "seconds": facts.get("seconds"),
+            "first_loss": losses[0] if losses else None,
+            "last_loss": losses[-1] if losses else None,
+            "next": serve,
+        }  # fmt: skip
+        print(json.dumps(shown, indent=2))
+        return 0
+    summary = [f"done in {folder}"]
+    if facts.get("steps"):
+        summary.append(f"{facts['steps']} steps in {duration(float(facts.get('seconds') or 0))}")
+    if losses:
+        summary.append(f"loss {losses[0]:.4g} → {losses[-1]:.4g}")
+    run.note(", ".join(summary))
+    if serve:
+        run.note(f"serve it: {' && '.join(serve)}")
+    return 0
