@@ -274,11 +274,11 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def tail(log: Path) -> list[str]:
-    """The last lines of a log, without the control sequences that terminals obey."""
+def tail(log: Path, *, keep: int = _TAIL_LINES) -> list[str]:
+    """The last ``keep`` lines of a log, without the control sequences that terminals obey."""
     with log.open("rb") as stream:
         stream.seek(max(log.stat().st_size - _TAIL_BYTES, 0))
         text = stream.read().decode("utf-8", "replace")
     # Colours and other control sequences of a log do not belong on the user's terminal.
     lines = ["".join(c for c in line if c.isprintable() or c == "\t") for line in text.splitlines()]
-    return [line for line in lines if line.strip()][-_TAIL_LINES:]
+    return [line for line in lines if line.strip()][-keep:]

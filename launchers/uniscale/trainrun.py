@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import replace
@@ -19,6 +20,8 @@ from uniscale.trainjob import TrainJob
 
 _GLANCE = 0.2  # seconds between two looks at a job that trains
 _PLOT = 5.0  # seconds between two plots
+# What torchrun logs after a worker has failed: its own traceback, many lines, none of the cause.
+_EPILOGUE = re.compile(rb"^E\d{4} [\d:.]+ \d+ torch/distributed/elastic/", re.MULTILINE)
 
 
 def supervise(job: TrainJob, command: Command, *, as_json: bool) -> int:
@@ -71,9 +74,20 @@ def _pass_on(log: Path, place: int) -> int:
     with log.open("rb") as stream:
         stream.seek(place)
         data = stream.read()
+    data = data[: data.rfind(b"\n") + 1]
+    epilogue = _EPILOGUE.search(data)
+    if epilogue is not None:
+        data = data[: epilogue.start()]
     sys.stderr.write(data.decode("utf-8", "replace"))
     sys.stderr.flush()
     return place + len(data)
+
+
+def _last_words(log: Path) -> list[str]:
+    """The last lines before torchrun's own story of what it saw."""
+    lines = run.tail(log, keep=200)
+    cut = [number for number, line in enumerate(lines) if _EPILOGUE.match(line.encode())]
+    return lines[: cut[0] if cut else None][-20:]
 
 
 def _draw(job: TrainJob) -> None:
@@ -99,7 +113,7 @@ def _failure(job: TrainJob, code: int) -> LaunchError:
     else:
         ended = f"exit code {code}" if code >= 0 else f"signal {-code}"
         what = f"the training ended early ({ended})"
-        hint = "\n".join(["its last lines:", *run.tail(job.log)])
+        hint = "\n".join(["its last lines:", *_last_words(job.log)])
     if job.checkpoint() is not None:
         hint += f"\ngo on from the last checkpoint: uniscale train {job.folder} --resume"
     return LaunchError(what, where=str(job.log), hint=hint, slug="training-failed")
