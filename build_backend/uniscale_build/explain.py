@@ -49,7 +49,7 @@ _STAGES = {
 
 
 def _stages(context: Context, plan: Plan, item: BackendPlan) -> list[Stage]:
-    toolchain = probe(item.recipe.languages, device=item.sdk_device)
+    toolchain = probe(item.recipe.compiled, device=item.sdk_device)
     inputs = payload_inputs(context, item, toolchain) | setting_inputs(plan)
     last = recall(context, item.name).get("payload")
     done = (context.store.payloads / digest(inputs)).exists()

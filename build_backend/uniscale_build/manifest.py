@@ -84,6 +84,19 @@ class Precompiled:
 
 
 @dataclass(frozen=True)
+class Native:
+    """A native part of a Python payload: a CMake project in the patched tree; it fills lib/.
+
+    A layer brings it in its overlay: operators of a vendor's own, for example.
+    """
+
+    source: str  # its folder in the patched tree
+    targets: tuple[str, ...]
+    languages: tuple[str, ...]
+    defines: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RequirementRule:
     """One departure from the requirements that upstream's metadata gives; see `requirements`."""
 
@@ -110,6 +123,13 @@ class Recipe:
     build_requires: tuple[str, ...] = ()
     precompiled: Precompiled | None = None
     pythons: tuple[str, ...] = ()  # versions to build for, or ANY_PYTHON; (): by the kind
+    native: Native | None = None
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """CMake's languages that we compile; a Python project's own build is upstream's."""
+        more = self.native.languages if self.native else ()
+        return tuple(dict.fromkeys((*self.languages, *more)))
 
     def for_device(self, device: Device) -> Recipe:
         """This recipe with the flags that the device names for its family."""
@@ -129,6 +149,7 @@ class Recipe:
             build_requires=(*self.build_requires, *other.build_requires),
             precompiled=other.precompiled or self.precompiled,
             pythons=other.pythons or self.pythons,
+            native=other.native or self.native,
         )
 
 

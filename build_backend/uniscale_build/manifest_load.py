@@ -30,7 +30,7 @@ from uniscale_build.manifest import (
     canonical_task,
 )
 from uniscale_build.manifest_check import cross_check
-from uniscale_build.manifest_python import precompiled, pythons, requirement_rule
+from uniscale_build.manifest_python import native, precompiled, pythons, requirement_rule
 from uniscale_build.yamlfile import Fields, load
 
 FOLDERS = ("backends", "devices", "adaptations")
@@ -145,6 +145,7 @@ def _recipe(fields: Fields, *, partial: bool) -> Recipe:
         build_requires=fields.texts("build_requires"),
         precompiled=precompiled(fields.fields("precompiled")),
         pythons=pythons(fields),
+        native=native(fields.fields("native")),
     )
     fields.finish()
     return recipe

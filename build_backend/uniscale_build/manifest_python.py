@@ -1,13 +1,15 @@
-"""Reads what manifests say of Python payloads: precompiled members and requirement rules."""
+"""Reads what manifests say of Python payloads: their compiled parts and requirement rules."""
 
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 
 from uniscale_build.ids import is_sha256
 from uniscale_build.manifest import (
     ANY_PYTHON,
     RULES,
+    Native,
     PinnedWheel,
     Precompiled,
     RequirementRule,
@@ -40,6 +42,26 @@ def precompiled(fields: Fields) -> Precompiled | None:
     if not (found.project and found.members and found.files):
         what = "precompiled needs project, members and files"
         fields.fail(fields.value, what, slug="missing-key")
+    return found
+
+
+def native(fields: Fields) -> Native | None:
+    """The ``native`` of a recipe; None when it has none."""
+    found = Native(
+        source=fields.text("source", ""),
+        targets=fields.texts("targets"),
+        languages=fields.texts("languages") or ("CXX",),
+        defines=fields.pairs("defines"),
+    )
+    fields.finish()
+    if not fields.keys:
+        return None
+    path = PurePosixPath(found.source)
+    if path.is_absolute() or ".." in path.parts:
+        what = '"source" must stay inside the patched tree'
+        fields.fail(fields.get("source") or fields.value, what, slug="path-escape")
+    if not (found.source and found.targets):
+        fields.fail(fields.value, "native needs source and targets", slug="missing-key")
     return found
 
 

@@ -144,7 +144,7 @@ def setting_inputs(plan: Plan) -> dict[str, str]:
 
 def build_payload(context: Context, plan: Plan, item: BackendPlan) -> Payload:
     """The payload of one backend, from the store or made now."""
-    toolchain = probe(item.recipe.languages, device=item.sdk_device)
+    toolchain = probe(item.recipe.compiled, device=item.sdk_device)
     inputs = payload_inputs(context, item, toolchain) | setting_inputs(plan)
     key = digest(inputs)
     target = context.store.payloads / key
@@ -221,18 +221,25 @@ def _run_recipe(
     if recipe.kind == "pep517":
         python = pep517.PythonBuild(item, context.store, work, jobs, settings.offline)
         pep517.build(python, context.reporter, keep_open=[held])
-        return
+        if recipe.native is None:
+            return
+        source, log = work / "src" / recipe.native.source, work / "native.log"
+        targets, defines = recipe.native.targets, recipe.native.defines
+        context.reporter.stage("native", f"{', '.join(targets)} of {recipe.native.source}")
+    else:
+        source, log, targets = work / "src", work / "build.log", recipe.targets
+        defines = {"UNISCALE_BUILD_RECORD": json.dumps(build_record(item)), **recipe.defines}
     native = NativeBuild(
         superbuild=context.project.root,
-        source=work / "src",
+        source=source,
         build=work / "build",
         install=work / "install",
-        log=work / "build.log",
+        log=log,
         backend=item.backend.name,
-        targets=recipe.targets,
+        targets=targets,
         programs=recipe.programs,
-        languages=recipe.languages,
-        defines={"UNISCALE_BUILD_RECORD": json.dumps(build_record(item)), **recipe.defines},
+        languages=recipe.compiled,
+        defines=defines,
         cmake_args=settings.cmake_args,
         environment=recipe.environment,
         launcher=compiler_cache(settings.compiler_cache),

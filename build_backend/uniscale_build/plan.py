@@ -284,6 +284,13 @@ def python_facts(recipe: Recipe) -> dict[str, object]:
             "environment": dict(sorted(recipe.precompiled.environment.items())),
             "build_requires": list(recipe.precompiled.build_requires),
         }
+    if recipe.native is not None:
+        facts["native"] = {
+            "source": recipe.native.source,
+            "targets": list(recipe.native.targets),
+            "languages": list(recipe.native.languages),
+            "defines": dict(sorted(recipe.native.defines.items())),
+        }
     return facts
 
 

@@ -48,6 +48,11 @@ HELP = {
     "backend.recipe.precompiled.files.sha256": "SHA-256 of the wheel, in hex.",
     "backend.recipe.precompiled.environment": "Environment that tells upstream not to compile.",
     "backend.recipe.precompiled.build_requires": "Build requirements in place of upstream's own.",
+    "backend.recipe.native": "A CMake project of a layer that goes into a Python payload's lib/.",
+    "backend.recipe.native.source": "Its folder in the patched tree.",
+    "backend.recipe.native.targets": "Libraries to build and ship.",
+    "backend.recipe.native.languages": "CMake languages that it needs.",
+    "backend.recipe.native.defines": "CMake cache entries.",
     "backend.launch": "How each task is started.",
     # device manifests
     "device.device": "Name as the vendor writes it, Vendor_Model; the file is called the same.",
