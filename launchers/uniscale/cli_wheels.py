@@ -31,8 +31,10 @@ _Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceb
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for name, command in (("install", _install),):
-        app.command(name)(command)
+    app.command("install")(_install)
+    app.command("show")(_show)
+    app.command("uninstall")(_uninstall)
+    app.command("upgrade")(_upgrade)
 
 
 def _install(
@@ -58,3 +60,48 @@ def _install(
         offline=offline, dry_run=dry_run, as_json=as_json,
     )  # fmt: skip
     return partial(install, request)
+
+
+def _show(
+    backend: _Backend,
+    device: _Device = None,
+    index: _Index = None,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Show what is installed of a backend, and what an index has."""
+    from uniscale.show import show
+
+    return partial(show, backend, device=device, index=index, as_json=as_json)
+
+
+def _uninstall(
+    backend: _Backend,
+    device: _Device = None,
+    dry_run: _DryRun = False,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Take a payload out: its wheel, or its environment."""
+    from uniscale.uninstall import uninstall
+
+    return partial(uninstall, backend, device=device, dry_run=dry_run, as_json=as_json)
+
+
+def _upgrade(
+    backends: Annotated[
+        list[str] | None, typer.Argument(metavar="[BACKEND]…", help="Default: all that are here.")
+    ] = None,
+    index: _Index = None,
+    offline: _Offline = False,
+    dry_run: _DryRun = False,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Bring payloads to the newest wheels of an index."""
+    from uniscale.upgrade import upgrade
+
+    return partial(
+        upgrade, tuple(backends or ()), index=index, offline=offline, dry_run=dry_run,
+        as_json=as_json,
+    )  # fmt: skip

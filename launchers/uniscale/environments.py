@@ -180,13 +180,15 @@ def remove(folder: Path) -> None:
 
 
 def users(folder: Path) -> list[int]:
-    """The processes of ours that run from below ``folder`` (their maps or their words name it)."""
-    name = os.fsencode(folder) + b"/"
+    """The processes that run from ``folder``: their words, maps or search paths name it."""
+    name = os.fsencode(folder)
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         if int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if name in (entry / "cmdline").read_bytes() or name in (entry / "maps").read_bytes():
+            words = [(entry / part).read_bytes() for part in ("cmdline", "maps")]
+            around = (entry / "environ").read_bytes()
+            if any(name + b"/" in text for text in words) or b"PYTHONPATH=" + name in around:
                 found.append(int(entry.name))
     return found

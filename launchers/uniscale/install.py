@@ -64,14 +64,15 @@ def install(request: InstallRequest) -> int:
 def worked_out(request: InstallRequest, index: Catalog | None = None) -> Steps:
     """The steps of a request; nothing is changed."""
     known = devices.known()
-    device, seen = _device(request.device, known)
+    device, seen = asked_device(request.device, known)
     found = index or catalogs.read(catalogs.which(request.index))
     fits = machine.inspect(device, seen)
     choice = choose(found, _backend(request.backend, found), fits, request.version)
     return plan(found, choice, fits, isolated=request.isolated)
 
 
-def _device(word: str | None, known: dict[str, Device]) -> tuple[Device, str]:
+def asked_device(word: str | None, known: dict[str, Device]) -> tuple[Device, str]:
+    """The device that a word names, or the one that is here; and what shows it ("" if nothing)."""
     if word is None:
         return devices.here(known)
     device = devices.named(word, known)

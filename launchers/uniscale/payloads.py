@@ -114,6 +114,18 @@ def has_backend(found: Found, word: str) -> bool:
     return any(slug(word) == slug(one.backend) for one in found.payloads)
 
 
+def named(word: str, device: str | None = None) -> list[Payload]:
+    """The installed payloads of a backend (and device), hidden ones last; `SettingsError` if none.
+
+    A payload that is there twice comes twice.
+    """
+    found = find()
+    every = [*found.payloads, *(one.payload for one in found.hidden)]
+    if not every:
+        raise _none(found)
+    return _by_device(_by_backend(every, word), device)
+
+
 def choose(
     found: Found,
     *,
