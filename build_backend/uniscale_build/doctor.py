@@ -6,11 +6,11 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 
 from uniscale_build.detection import detected
 from uniscale_build.devices import Device
 from uniscale_build.errors import UniscaleError
+from uniscale_build.findings import Finding, Report
 from uniscale_build.project import Project
 from uniscale_build.sdk import find_sdk, how_to_install
 from uniscale_build.toolchain import find_compiler, has_program
@@ -24,40 +24,6 @@ TOOLS = {
 }
 
 PACKAGED = ("cmake", "ninja")  # come as Python packages too, which builds prefer
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked for: ``state`` is ok, missing, wrong or note."""
-
-    name: str
-    state: str
-    what: str
-    where: str = ""
-    hint: str = ""
-
-    @property
-    def fault(self) -> bool:
-        """True when something must be done about it."""
-        return self.state in ("missing", "wrong")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was found for one device (or, without a name, for the machine and the project)."""
-
-    device: str
-    seen: str  # what shows that the device is here, "" when nothing does
-    findings: tuple[Finding, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """True when nothing is missing."""
-        return not any(finding.fault for finding in self.findings)
-
-    def as_json(self) -> dict[str, object]:
-        """The same facts for ``--json``."""
-        return {**asdict(self), "healthy": self.healthy}
 
 
 def _of_error(name: str, error: UniscaleError) -> list[Finding]:

@@ -120,6 +120,14 @@ def _list(as_json: _Json = False, verbose: _Verbose = False) -> Action:
     return partial(listing, as_json=as_json)
 
 
+@app.command("doctor")
+def _doctor(as_json: _Json = False, verbose: _Verbose = False) -> Action:
+    """Say what this machine can run: chips, payloads, what cannot start and why."""
+    from uniscale.doctor import doctor
+
+    return partial(doctor, as_json=as_json)
+
+
 @app.command("serve")
 def _serve(
     ctx: typer.Context,
@@ -150,7 +158,8 @@ def _serve(
         typer.Option(metavar="NAME=VALUE", help="Argument in the engine's own words."),
     ] = None,
     devices: Annotated[
-        str | None, typer.Option(metavar="0,2", help="Chips that the engine may see.")
+        str | None,
+        typer.Option(metavar="0,2|N", help="Chips that the engine may see, or how many."),
     ] = None,
     nodes: Annotated[
         str | None,

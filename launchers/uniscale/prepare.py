@@ -213,7 +213,12 @@ def _visible(request: Request, engine: Engine) -> dict[str, str]:
         raise LaunchError(
             f"{engine.title} has no way to choose chips", where="--devices", slug="no-devices"
         )
-    return {visible: request.devices}
+    from uniscale import chips, run
+
+    value, remark = chips.chosen(request.devices, engine.device)
+    if remark:
+        run.note(remark)
+    return {visible: value}
 
 
 def _documented(

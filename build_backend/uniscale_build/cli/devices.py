@@ -10,7 +10,7 @@ import typer
 from uniscale_build.cli.app import Device, Json, Verbose
 
 if TYPE_CHECKING:
-    from uniscale_build.doctor import Report
+    from uniscale_build.findings import Report
 
 devices = typer.Typer(help="Show what devices there are.", no_args_is_help=True)
 
