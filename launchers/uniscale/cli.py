@@ -254,7 +254,27 @@ def _stop(
 def _infer(
     ctx: typer.Context,
     model: _Model,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question; - reads stdin.")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="[PROMPT]", help="The question; - reads stdin. None: a chat."),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--image", metavar="FILE", help="An image with the prompt; repeatable."),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option("--input", "-i", metavar="FILE", help="Ask each row: JSONL, CSV, Parquet."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Rows with answers.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "-c", metavar="N", min=1, help="Rows at a time.")
+    ] = 8,
+    answer_column: Annotated[
+        str, typer.Option(metavar="NAME", help="Where answers go in the output.")
+    ] = "answer",
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="System message before the prompt.")
     ] = None,
@@ -274,7 +294,7 @@ def _infer(
     as_json: _Json = False,
     verbose: _Verbose = False,
 ) -> Action:
-    """Ask one question, print the answer."""
+    """Ask a question, or every row of a file; without either, talk with the model."""
     from uniscale.infer import InferRequest, infer
 
     arguments: dict[str, object] = {}
@@ -297,6 +317,11 @@ def _infer(
             temperature=temperature,
             start_timeout=start_timeout,
             as_json=as_json,
+            images=tuple(images or ()),
+            input=rows,
+            output=output,
+            concurrency=concurrency,
+            answer_column=answer_column,
         ),
     )
 

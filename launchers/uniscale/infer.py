@@ -1,4 +1,4 @@
-"""``uniscale infer``: one prompt to an engine that lives for that long."""
+"""``uniscale infer``: a prompt, a file or a conversation, to an engine that lives for that long."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from uniscale_build.errors import LaunchError, SettingsError, raise_all
 
 from uniscale import client, ports, run
+from uniscale.messages import user
 from uniscale.prepare import Prepared, Request, prepare
 from uniscale.serve import check
 
@@ -24,36 +25,101 @@ _LAST_BREATH = 1.0  # seconds between a dying engine's last word and its end
 class InferRequest(Request):
     """What ``uniscale infer`` is asked for; None leaves a value to the model or the engine."""
 
-    prompt: str
+    prompt: str | None
     system: str | None
     max_tokens: int | None
     temperature: float | None
     start_timeout: float  # seconds
     as_json: bool
+    images: tuple[str, ...] = ()  # files or addresses that go with the prompt
+    input: str | None = None  # file with a prompt in each row
+    output: str | None = None
+    concurrency: int = 8  # rows that are asked at a time
+    answer_column: str = "answer"
+
+
+@dataclass(frozen=True)
+class Running:
+    """An engine that is ready: where it listens, and how a request to it is written."""
+
+    prepared: Prepared
+    child: run.Child
+    address: tuple[str, int]
+    request: InferRequest
+
+    def body(
+        self, messages: Sequence[Mapping[str, object]], settings: Mapping[str, object]
+    ) -> dict[str, object]:
+        """The body of one chat request; ``settings`` win over the command's."""
+        return {**_body(self.request, self.prepared, messages), **settings}
+
+
+@contextmanager
+def running(request: InferRequest) -> Iterator[Running]:
+    """The engine for ``request``, ready to answer; stopped at the end, whatever the end is."""
+    prepared = prepare(request, task="infer", host=ports.LOOPBACK, port=ports.free_port())
+    for warning in prepared.command.warnings:
+        run.note(f"warning: {warning}")
+    check(prepared.command)
+    address = _address(prepared)
+    with run.child(prepared.command, title=prepared.payload.title) as engine:
+        _wait(engine, prepared, request.start_timeout)
+        yield Running(prepared, engine, address, request)
 
 
 def infer(request: InferRequest) -> int:
     """Print the model's answer on standard output as it comes; all else goes to standard error.
 
+    With an input file, its rows are asked (`uniscale.batch`); with neither prompt nor file, on a
+    terminal, a conversation begins (`uniscale.chat`).
+
     Raises `LaunchError` when the engine can't be started, dies, or refuses the request, and
     `SettingsError` for a prompt or number that can't be sent.
     """
-    prompt = _checked_prompt(request)
-    prepared = prepare(request, task="infer", host=ports.LOOPBACK, port=ports.free_port())
-    for warning in prepared.command.warnings:
-        run.note(f"warning: {warning}")
-    check(prepared.command)
-    _address(prepared)
-    body = _body(request, prepared, prompt)
-    with run.child(prepared.command, title=prepared.payload.title) as engine:
-        _wait(engine, prepared, request.start_timeout)
+    if request.input is not None:
+        from uniscale import batch
+
+        batch.check(request)
+        _checked(request, "-")
+        return batch.ask_all(request)
+    prompt = _prompt(request)
+    if prompt is None:
+        from uniscale import chat
+
+        _checked(request, "-")
+        with running(request) as engine:
+            return chat.talk(request, engine)
+    _checked(request, prompt)
+    messages = [user(prompt, request.images)]
+    if request.system:
+        messages.insert(0, {"role": "system", "content": request.system})
+    with running(request) as engine:
         try:
             # Closed at once when we are interrupted: engines stop working for nobody.
-            with closing(client.chat(*_address(prepared), body)) as pieces:
-                return _print_json(pieces, prepared) if request.as_json else _print_text(pieces)
+            with closing(client.chat(*engine.address, engine.body(messages, {}))) as pieces:
+                if request.as_json:
+                    return _print_json(pieces, engine.prepared)
+                return _print_text(pieces)
         except client.BrokenOff:
-            engine.check_alive("while it answered", patience=_LAST_BREATH)
+            engine.child.check_alive("while it answered", patience=_LAST_BREATH)
             raise
+
+
+def _prompt(request: InferRequest) -> str | None:
+    """What is asked; None where a conversation is meant."""
+    if request.output is not None:
+        raise SettingsError(
+            "--output needs --input", where="uniscale infer", hint="--input FILE", slug="usage"
+        )
+    if request.prompt is not None:
+        return _from_stdin() if request.prompt == "-" else request.prompt
+    if sys.stdin is not None and sys.stdin.isatty() and not request.as_json:
+        return None
+    raise SettingsError(
+        "Missing argument 'PROMPT'", where="uniscale infer",
+        hint="- reads it from standard input; --input FILE asks every row of a file;\n"
+        "without any, on a terminal, you talk with the model", slug="usage",
+    )  # fmt: skip
 
 
 def _address(prepared: Prepared) -> tuple[str, int]:
@@ -81,8 +147,7 @@ def _wait(engine: run.Child, prepared: Prepared, timeout: float) -> None:
     engine.wait_ready(probe, timeout)
 
 
-def _checked_prompt(request: InferRequest) -> str:
-    prompt = _from_stdin() if request.prompt == "-" else request.prompt
+def _checked(request: InferRequest, prompt: str) -> None:
     problems = []
     if not prompt.strip():
         problems.append(SettingsError("the prompt is empty", slug="bad-prompt"))
@@ -96,7 +161,6 @@ def _checked_prompt(request: InferRequest) -> str:
         if number is not None and not math.isfinite(number):
             problems.append(SettingsError(f"{name} must be a finite number", slug="bad-number"))
     raise_all(problems)
-    return prompt
 
 
 def _from_stdin() -> str:
@@ -105,15 +169,16 @@ def _from_stdin() -> str:
     return data.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
-def _body(request: InferRequest, prepared: Prepared, prompt: str) -> dict[str, object]:
+def _body(
+    request: InferRequest, prepared: Prepared, messages: Sequence[Mapping[str, object]]
+) -> dict[str, object]:
     usual = prepared.model.generation
-    system = [{"role": "system", "content": request.system}] if request.system else []
     wanted = {
         "model": prepared.command.served_name,
-        "messages": [*system, {"role": "user", "content": prompt}],
+        "messages": list(messages),
         "max_tokens": usual.max_tokens if request.max_tokens is None else request.max_tokens,
         "temperature": usual.temperature if request.temperature is None else request.temperature,
-        "stream_options": {"include_usage": True} if request.as_json else None,
+        "stream_options": {"include_usage": True} if request.as_json or request.input else None,
     }
     return {key: value for key, value in wanted.items() if value is not None}
 

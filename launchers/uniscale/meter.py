@@ -1,11 +1,11 @@
-"""Live progress of a training: one moving line on a terminal, plain lines in a log."""
+"""Live progress of a training or a batch: one moving line on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -15,9 +15,13 @@ _EVERY = 10.0  # seconds between plain lines
 
 
 class Meter:
-    """Shows what a job's ``state.json`` says; `show` it again and again, as often as you like."""
+    """Shows how far a job is; `show` it again and again, as often as you like.
 
-    def __init__(self) -> None:
+    ``numbers`` makes the words of the facts; those of a training where it is not given.
+    """
+
+    def __init__(self, numbers: Callable[[Mapping[str, Any]], str] | None = None) -> None:
+        self._numbers = numbers or told
         self._live = sys.stderr.isatty() and not os.environ.get("CI")
         self._shown: tuple[object, object] = (None, None)
         self._next = 0.0
@@ -51,7 +55,7 @@ class Meter:
         if begins or last or time.monotonic() >= self._next:
             self._shown = (phase, step)
             self._next = time.monotonic() + _EVERY
-            run.note(words(facts))
+            run.note(words(facts, self._numbers))
 
     def _move(self, facts: Mapping[str, Any]) -> None:
         from rich.console import Console
@@ -72,13 +76,15 @@ class Meter:
             description=str(facts.get("phase", "starting")),
             total=steps,
             completed=facts.get("step") or 0,
-            told=told(facts),
+            told=self._numbers(facts),
         )
 
 
-def words(facts: Mapping[str, Any]) -> str:
+def words(
+    facts: Mapping[str, Any], numbers: Callable[[Mapping[str, Any]], str] | None = None
+) -> str:
     """One line for a log."""
-    return f"{facts.get('phase', 'starting')}  {told(facts)}".rstrip()
+    return f"{facts.get('phase', 'starting')}  {(numbers or told)(facts)}".rstrip()
 
 
 def told(facts: Mapping[str, Any]) -> str:

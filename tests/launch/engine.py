@@ -35,6 +35,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--refuse", type=int, help="answer chats with this status")
     parser.add_argument("--garbage", action="store_true", help="send something that is no event")
     parser.add_argument("--answer", choices=["echo", "request", "endless"], default="echo")
+    parser.add_argument("--delay", type=float, default=0, help="seconds before each answer")
+    parser.add_argument("--count", type=Path, help="add a byte to this file for each chat")
     parser.add_argument("--finish", default="stop")
     return parser.parse_args()
 
@@ -49,6 +51,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.options.count:
+            with self.options.count.open("ab") as stream:
+                stream.write(b".")
+        time.sleep(self.options.delay)
         if self.options.refuse:
             self._reply(self.options.refuse, {"error": {"message": "no such luck"}})
             return
