@@ -58,7 +58,7 @@ def provenance(
                     "settings": plan.get("settings", {}),
                 },
                 "internalParameters": {"plan": dict(plan)},
-                "resolvedDependencies": [item for info in payloads for item in _dependencies(info)],
+                "resolvedDependencies": [item for info in payloads for item in dependencies(info)],
             },
             "runDetails": {
                 "builder": {"id": builder, "version": {"uniscale": __version__}},
@@ -88,7 +88,7 @@ def _subjects(
     ]
 
 
-def _dependencies(info: Mapping[str, Any]) -> list[dict[str, Any]]:
+def dependencies(info: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What went into a payload: the pin, its archives, each layer with its outcome, the tools."""
     backend, upstream = str(info["backend"]), info["upstream"]
     origin = str(upstream.get("origin", "")).split(" ")[0]

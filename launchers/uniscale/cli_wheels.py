@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command("show")(_show)
     app.command("uninstall")(_uninstall)
     app.command("upgrade")(_upgrade)
+    app.command("verify")(_verify)
 
 
 def _install(
@@ -105,3 +106,21 @@ def _upgrade(
         upgrade, tuple(backends or ()), index=index, offline=offline, dry_run=dry_run,
         as_json=as_json,
     )  # fmt: skip
+
+
+def _verify(
+    what: Annotated[
+        str, typer.Argument(metavar="WHEEL|BACKEND", help="A wheel file, or what is installed.")
+    ],
+    device: _Device = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build it again, and compare every byte.")
+    ] = False,
+    offline: _Offline = False,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Check hashes, SBOM, provenance, and that pins and layers give the same tree."""
+    from uniscale.verify import verify
+
+    return partial(verify, what, device=device, rebuild=rebuild, offline=offline, as_json=as_json)
