@@ -18,7 +18,8 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 
 from benchlib import ROOT, Took, run, save
 
@@ -80,8 +81,8 @@ def plain(source: Path, build: Path, spec: dict[str, object]) -> dict[str, Took]
     return {"cold": cold, "again": again, "one file": run(compile_)}
 
 
-def peer(folder: Path, sdist: Path) -> tuple[dict[str, Took], int]:
-    """pip wheel of llama-cpp-python with a persistent build folder; and its wheel's size."""
+def peer(folder: Path, sdist: Path) -> tuple[dict[str, Took], Path]:
+    """pip wheel of llama-cpp-python with a persistent build folder; and its wheel."""
     with tarfile.open(sdist) as tar:
         tar.extractall(folder, filter="data")
     source = next(path for path in folder.iterdir() if path.is_dir())
@@ -93,8 +94,19 @@ def peer(folder: Path, sdist: Path) -> tuple[dict[str, Took], int]:
     with (source / "vendor" / "llama.cpp" / "src" / "llama.cpp").open("a") as file:
         file.write("\n// one more line\n")
     found["one file"] = run(command, env=env)
-    size = next((folder / "out").glob("*.whl")).stat().st_size
-    return found, size
+    return found, next((folder / "out").glob("*.whl"))
+
+
+def library_bytes(wheel: Path) -> dict[str, int]:
+    """Compressed size of every library by what it is called up to its version, copies added up."""
+    found: dict[str, int] = {}
+    with zipfile.ZipFile(wheel) as bundle:
+        for item in bundle.infolist():
+            name = PurePosixPath(item.filename).name
+            if name.startswith("lib") and ".so" in name:
+                key = name.partition(".so")[0]
+                found[key] = found.get(key, 0) + item.compress_size
+    return found
 
 
 def main() -> None:
@@ -121,11 +133,11 @@ def main() -> None:
     found: dict[str, dict[str, Took]] = {"uniscale": {"cold": ours(env), "again": ours(env)}}
     work = cache / "work" / "llama.cpp-cpu"
     spec = json.loads((work / "build" / "uniscale-spec.json").read_text(encoding="utf-8"))
-    size = next((keep / "out").glob("*.whl")).stat().st_size
+    wheel = next((keep / "out").glob("*.whl"))
     tree = Project(project, True).layers(pin, adaptation)[-1].result
     materialise(db, tree, keep / "plain" / "src")
     found["cmake and ninja"] = plain(keep / "plain" / "src", keep / "plain" / "build", spec)
-    report(found, size, None)
+    report(found, wheel, None)
     touch_layer(project, cache)
     found["uniscale"]["one file"] = ours(env)
     if shutil.which("ccache"):
@@ -137,17 +149,31 @@ def main() -> None:
             took = ours(env)
             if warm:
                 found["uniscale"]["build folder deleted"] = took
-    report(found, size, None)
+    report(found, wheel, None)
     origin = next(item for item in pin.origins if item.kind == "sdist")
     (keep / "peer").mkdir()
     found["llama-cpp-python"], theirs = peer(
         keep / "peer", cache / "downloads" / origin.sha256 / origin.file
     )
-    report(found, size, theirs)
+    report(found, wheel, theirs)
     shutil.rmtree(keep)
 
 
-def report(found: dict[str, dict[str, Took]], size: int, theirs: int | None) -> None:
+def sizes(ours: Path, theirs: Path | None) -> dict[str, object]:
+    """Bytes of both wheels, and of the libraries that both hold."""
+    if theirs is None:
+        return {"uniscale": ours.stat().st_size}
+    mine, other = library_bytes(ours), library_bytes(theirs)
+    both = sorted(set(mine) & set(other))
+    ours_both, theirs_both = sum(mine[name] for name in both), sum(other[name] for name in both)
+    return {
+        "uniscale": ours.stat().st_size, "llama-cpp-python": theirs.stat().st_size,
+        "same_libraries": {"names": both, "uniscale": ours_both, "llama-cpp-python": theirs_both,
+                           "ratio": round(ours_both / theirs_both, 3)},
+    }  # fmt: skip
+
+
+def report(found: dict[str, dict[str, Took]], ours: Path, theirs: Path | None) -> None:
     """Print the table as far as it goes and keep it: the whole takes half an hour."""
     ratios = {}
     print(f"{'':<18}{'case':<22}{'wall s':>9}{'CPU s':>9}{'wall ×':>9}{'CPU ×':>9}")
@@ -159,12 +185,12 @@ def report(found: dict[str, dict[str, Took]], size: int, theirs: int | None) -> 
                 line += f"{took.wall / base.wall:9.2f}{took.cpu / base.cpu:9.2f}"
                 ratios[f"{who}, {case}"] = round(took.cpu / base.cpu, 3)
             print(line)
-    print(f"wheel: {size} bytes with server, launchers and demo model; the peer's {theirs} bytes",
-          flush=True)  # fmt: skip
+    wheels = sizes(ours, theirs)
+    print(f"wheel bytes (ours with server, launchers and demo model): {wheels}", flush=True)
     seconds = {who: {c: [round(t.wall, 2), round(t.cpu, 2)] for c, t in cases.items()}
                for who, cases in found.items()}  # fmt: skip
     save("build", {"seconds_wall_cpu": seconds, "cpu_ratio_to_cmake_and_ninja": ratios,
-                   "wheel_bytes": {"uniscale": size, "llama-cpp-python": theirs}})  # fmt: skip
+                   "wheel_bytes": wheels})  # fmt: skip
 
 
 if __name__ == "__main__":

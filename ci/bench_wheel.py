@@ -1,4 +1,4 @@
-"""Measures writing a wheel: ``python ci/bench_wheel.py`` writes ci/results/wheel.json.
+"""Measures writing a wheel: ``ci/bench wheel`` writes ci/results/wheel.json.
 
 A payload of about 300 MB (shared libraries and Python sources of this machine) is written by us at
 each level and by the peers: scikit-build-core, hatchling, ``wheel pack`` and plain ``zipfile``.
@@ -10,10 +10,7 @@ Needs scikit-build-core, hatchling and wheel; isal for what ``fast`` can do.
 
 from __future__ import annotations
 
-import datetime
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -25,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "ci" / "results" / "wheel.json"
+from benchlib import ROOT, machine, save
+
 RUNS = int(os.environ.get("BENCH_RUNS", "3"))
 LIBRARIES, SOURCES = 255_000_000, 45_000_000  # bytes of each kind
 FILES = 3146
@@ -239,21 +236,6 @@ def measure(work: Path, payload: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def machine() -> dict[str, object]:
-    """What was measured on: model, cores, and what else the machine was doing."""
-    model = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "load_1min": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-    }
-
-
 def versions() -> dict[str, str]:
     """The peers' versions; absent ones say so."""
     found = {}
@@ -267,7 +249,7 @@ def versions() -> dict[str, str]:
 
 def main() -> None:
     """Measure, print, keep."""
-    before = machine()
+    began = machine()
     with tempfile.TemporaryDirectory(prefix="bench-wheel-") as name:
         work = Path(name)
         payload = work / "payload"
@@ -285,8 +267,7 @@ def main() -> None:
         )
     print(f"unchanged, CPU over the hash floor: {over} s")
     kept = {
-        "date": datetime.date.today().isoformat(),
-        "machine": before,
+        "machine": began,
         "versions": versions(),
         "payload": {"bytes": size, "files": count},
         "runs": RUNS,
@@ -294,8 +275,7 @@ def main() -> None:
         "unchanged_cpu_over_hash_s": over,
         "limits": LIMITS,
     }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    save("wheel", kept)
     if ours["wall_s"] > LIMITS["default_wall_s"] or over > LIMITS["unchanged_cpu_over_hash_s"]:
         sys.exit("a limit is not met (read CPU seconds where the machine was busy)")
 

@@ -65,7 +65,7 @@ def machine() -> dict[str, object]:
 
 
 def save(name: str, facts: Mapping[str, object]) -> Path:
-    """Keep results with date and machine in ``ci/results/<name>.json``."""
+    """Keep results with date and machine (as it is now, or as ``facts`` say) in ``ci/results``."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()

@@ -187,9 +187,8 @@ def _records(context: Context, contents: Contents) -> list[Member]:
             epoch=epoch(),
         )
         found.append(Member("provenance.intoto.json", statement.encode()))
-    licence = context.project.root / "LICENSE"
-    if licence.is_file():
-        found.append(Member("licenses/LICENSE", licence))
+    if (text := distribution.licence(context.project)) is not None:
+        found.append(Member("licenses/LICENSE", text))
     return found
 
 

@@ -15,7 +15,7 @@ from uniscale_build.project import Project
 
 _SKIP = ("__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 # Files of the checkout that `uniscale-build` needs when it runs from an installed wheel.
-_DATA = ("CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE")
+_DATA = ("CMakeLists.txt", "pyproject.toml", "README.md")
 
 
 def read_pyproject(project: Project) -> dict[str, Any]:
@@ -60,6 +60,15 @@ def packages(project: Project) -> Iterator[tuple[str, Path]]:
             yield f"uniscale_build/data/{name}", project.root / name
 
 
+def licence(project: Project) -> Path | None:
+    """The licence text: the checkout's, or the one beside the installed packages."""
+    if project.checkout:
+        path = project.root / "LICENSE"
+        return path if path.is_file() else None
+    site = Path(uniscale_build.__file__).parents[1]
+    return next(site.glob("uniscale-*.dist-info/licenses/LICENSE"), None)
+
+
 def walk(root: Path) -> Iterator[tuple[str, Path]]:
     """Every file below ``root`` by its relative name, sorted, caches left out."""
     for base, folders, files in os.walk(root):
@@ -79,6 +88,8 @@ def metadata(project: Project, plan: Plan) -> str:
     table["version"] = plan.version
     table["dependencies"] = [*tool_table(pyproject).get("dependencies", ()), *plan.requirements]
     table["dynamic"] = []
+    # An installed wheel has its licence in its dist-info only, where these patterns find nothing.
+    table.pop("license-files", None)
     try:
         standard = StandardMetadata.from_pyproject({**pyproject, "project": table}, project.root)
         standard.validate()
@@ -86,7 +97,10 @@ def metadata(project: Project, plan: Plan) -> str:
         raise SettingsError(
             f"pyproject.toml: {error}", where=str(project.root / "pyproject.toml")
         ) from error
-    return str(standard.as_rfc822())
+    message = standard.as_rfc822()
+    if licence(project) is not None:
+        message["License-File"] = "LICENSE"
+    return str(message)
 
 
 def entry_points(project: Project) -> str:

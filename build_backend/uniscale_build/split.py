@@ -97,8 +97,23 @@ def _metadata(context: Context, item: BackendPlan, payload: Payload, version: st
         f"Requires-Python: {_requires_python(project['requires-python'], payload.prefix)}",
         f"Requires-Dist: {bundle.NAME}>={__version__}",
         *(f"Requires-Dist: {text}" for text in item.adaptation.requirements),
+        "Description-Content-Type: text/markdown",
+        "",
+        *_description(item),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _description(item: BackendPlan) -> list[str]:
+    """What an index shows of it: the pin and why each layer is there."""
+    pin = f"{item.pin.version} ({item.pin.commit})" if item.pin.commit else item.pin.version
+    layers = [f"- {layer.name}: {layer.title}" for layer in item.layers]
+    return [
+        f"{item.backend.title}, {pin}, for {item.device.title}.",
+        "",
+        "Layers of uniscale on it:" if layers else "Unchanged by uniscale.",
+        *(["", *layers] if layers else []),
+    ]
 
 
 def _requires_python(ours: str, prefix: Path) -> str:
