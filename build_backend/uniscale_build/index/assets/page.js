@@ -167,8 +167,9 @@
     const base = new URL(".", location.href.split("#")[0]);
     const exact = (wheel) => `"${new URL(wheel.url, base).href}#sha256=${wheel.sha256}"`;
     if (tool === "uniscale") {
-      return `uniscale install ${offer.payload.backend} --device ${offer.wheel.device} ` +
-        `--version ${offer.wheel.version} --index "${base.href}"`;
+      const place = base.protocol === "file:" ? decodeURIComponent(base.pathname) : base.href;
+      return [`uniscale install ${offer.payload.backend} --device ${offer.wheel.device}`,
+        `--version ${offer.wheel.version}`, `--index "${place}"`].join(" \\\n  ");
     }
     const launchers = plain(offer);
     const files = [...(launchers ? [launchers] : []), offer.wheel].map(exact);
@@ -213,10 +214,8 @@
         t("requirement", { count: wheel.requires_dist.length })),
       list(wheel.requires_dist.map((text) => [code(text)]))));
     }
-    const built = wheel.time === null ? "" : new Date(wheel.time * 1000).toISOString().slice(0, 10);
     row("size", size(wheel.size));
-    row("date", wheel.upload_time.slice(0, 10) +
-      (built && built !== wheel.upload_time.slice(0, 10) ? ` (SOURCE_DATE_EPOCH ${built})` : ""));
+    row("date", wheel.upload_time.slice(0, 10));
     row("file", link(wheel.url, wheel.file));
     row("sha", code(wheel.sha256));
     row("tree", code(payload.tree));
@@ -248,11 +247,15 @@
       return option;
     }));
     $("command").textContent = command(offer);
+    const twins = versions.filter((one) => one.wheel.version === offer.wheel.version);
+    const [interpreter, , machine] = offer.wheel.tags[0].split("-");
     $("note").textContent = [
+      tool !== "uniscale" && twins.length > 1 && !(choice.python && choice.platform)
+        ? t("pick", { what: `${interpreter}, ${machine}` }) : "",
       offer.wheel.yanked !== null ? t("yanked", { why: offer.wheel.yanked }) : "",
       offer.wheel.image_packages.length
         ? t("image", { packages: offer.wheel.image_packages.join(", ") }) : "",
-    ].filter(Boolean).join(" ");
+    ].filter(Boolean).join("\n");
     facts(offer);
   }
 
