@@ -52,6 +52,9 @@ def _train(
     processes: Annotated[
         str | None, typer.Option("--processes", "-n", metavar="N", help="A number, or gpu.")
     ] = None,
+    nodes: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Hostfile: train on these machines.")
+    ] = None,
     script: Annotated[
         str | None, typer.Option(metavar="FILE", help="Run a script of your own; flags after --.")
     ] = None,
@@ -84,6 +87,7 @@ def _train(
         backend=backend,
         device=device,
         processes=processes,
+        nodes=nodes,
         script=script,
         name=name,
         out=out,

@@ -38,6 +38,7 @@ class Cluster:
     together: bool = False  # one that ends, even well, ends all
     on_ready: Callable[[], None] = lambda: None
     on_line: Callable[[bytes], None] | None = None  # what the first machine writes, as it comes
+    on_look: Callable[[], None] = lambda: None  # several times a second, with on_line
     stopping: int | None = field(default=None, init=False)
     links: list[Link] = field(default_factory=list, init=False)
     _mark: str = field(default_factory=lambda: secrets.token_hex(16), init=False)
@@ -138,6 +139,7 @@ class Cluster:
         self._follow()
 
     def _follow(self) -> None:
+        self.on_look()
         if self.on_line is None or not self.links:
             return
         with self.links[0].log.open("rb") as stream:
@@ -175,6 +177,7 @@ class Cluster:
             path.unlink(missing_ok=True)
 
     def _close(self) -> None:
+        self._follow()
         for link in self.links:
             link.send({"stop": True})
         deadline = time.monotonic() + _END
@@ -183,7 +186,9 @@ class Cluster:
             while waiting and time.monotonic() < deadline:
                 _hear(waiting)
                 waiting = [link for link in waiting if not link.over]
-            self._follow()
+            # What it says about being ended by us is of no interest to anybody.
+            if not any(link.asked for link in self.links[:1]):
+                self._follow()
         finally:
             for link in self.links:
                 link.close()

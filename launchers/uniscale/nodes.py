@@ -63,7 +63,7 @@ def training(
     hosts: Sequence[Host],
     *,
     python: str,
-    processes: int | None = None,
+    processes: int | str | None = None,
     port: int = MASTER_PORT,
     environment: Mapping[str, str] | None = None,
     special: Mapping[str, Mapping[str, str]] | None = None,
@@ -71,9 +71,9 @@ def training(
 ) -> tuple[Node, ...]:
     """torchrun on each of ``hosts`` for ``script`` (a file, or ``-m module``) and its words.
 
-    ``processes`` on each machine, else its slots, else one. ``special`` holds variables for one
-    host's name or one type of host; they win. ``options`` are torchrun's own. One machine needs
-    no rendezvous and gets none.
+    ``processes`` on each machine (or torchrun's ``gpu``), else its slots, else one. ``special``
+    holds variables for one host's name or one type of host; they win. ``options`` are torchrun's
+    own. One machine needs no rendezvous and gets none.
     """
     head = hosts[0].name
     found = []

@@ -14,6 +14,7 @@ from uniscale_build.errors import LaunchError, SettingsError, UniscaleError, rai
 
 from uniscale import run, trainer_fields, trainjob
 from uniscale.engines import Command
+from uniscale.hostfile import Host
 from uniscale.methods import named
 from uniscale.trainjob import TrainJob
 from uniscale.trainplan import TrainPlan
@@ -65,7 +66,8 @@ def resume_job(folder: Path, *, dry_run: bool, as_json: bool) -> int:
     told = job.told()
     known = TrainPlan.__dataclass_fields__
     plan = TrainPlan(**{key: value for key, value in told.items() if key in known})
-    plan = replace(plan, flags=tuple(plan.flags), folder=str(folder))
+    hosts = tuple(Host(**one) for one in told.get("nodes", ()))
+    plan = replace(plan, flags=tuple(plan.flags), nodes=hosts, folder=str(folder))
     command = _command(plan, job)
     if dry_run:
         return _print(Ready(plan, job, told, [], [], command), as_json)
@@ -275,17 +277,25 @@ def _payload(plan: TrainPlan) -> tuple[Path, dict[str, str]]:
 
 
 def _print(ready: Ready, as_json: bool) -> int:
+    from uniscale.nodes import Node
+    from uniscale.nodes import shell as on_machine
     from uniscale.serve import shell
 
+    found: tuple[Node, ...] = ()
+    if ready.plan.nodes:
+        from uniscale.trainnodes import commands
+
+        found = commands(json.loads(json.dumps(ready.document)), ready.command)
     if as_json:
         told: dict[str, object] = {"folder": str(ready.job.folder), "record": dict(ready.document)}
         told |= {"samples": len(ready.samples), "argv": list(ready.command.argv)}
         told |= {"environment": dict(ready.command.environment)}
+        told |= {"nodes": [one.as_json() for one in found]} if found else {}
         print(json.dumps(told, indent=2, ensure_ascii=False))
         return 0
     print(f"# {ready.job.record}:")
     for line in json.dumps(ready.document, indent=2, ensure_ascii=False).splitlines():
         print(f"# {line}")
     print(f"# {ready.job.data}: {len(ready.samples)} samples")
-    print(shell(ready.command))
+    print("\n\n".join(map(on_machine, found)) if found else shell(ready.command))
     return 0

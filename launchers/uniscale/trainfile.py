@@ -10,7 +10,7 @@ from typing import Any, cast
 from uniscale_build.errors import ManifestError, SettingsError, UniscaleError, raise_all
 from uniscale_build.yamlfile import Fields, Value
 
-from uniscale import config, flagscale, spec
+from uniscale import config, flagscale, hostfile, spec
 from uniscale.asked import pairs
 from uniscale.trainplan import TrainPlan
 
@@ -33,6 +33,7 @@ class TrainAsked:
     script: str | None = None
     name: str | None = None
     out: str | None = None
+    nodes: str | None = None  # a hostfile
     settings: tuple[str, ...] = ()
     raw: tuple[str, ...] = ()
 
@@ -85,6 +86,8 @@ def planned(asked: TrainAsked) -> TrainPlan:
         "folder": asked.out,
     }  # fmt: skip
     plan = replace(plan, **cast("dict[str, Any]", {k: v for k, v in told.items() if v is not None}))
+    if asked.nodes is not None:
+        plan = replace(plan, nodes=hostfile.read(Path(asked.nodes)))
     columns = {key: str(value) for key, value in pairs(asked.columns, "--column").items()}
     return replace(
         plan,
@@ -141,6 +144,7 @@ def _own(fields: Fields, train: Value, errors: list[UniscaleError]) -> TrainPlan
         "method_arguments": told.get("method_args", {}),
         "arguments": told.get("args", {}),
         "environment": {**cast("dict[str, str]", about.get("env", {})), **told.get("env", {})},
+        "nodes": hostfile.read(Path(str(about["nodes"]))) if "nodes" in about else (),
         "name": about.get("name"),
         "folder": about.get("dir"),
     }
@@ -179,6 +183,8 @@ def _flagscale(fields: Fields, train: Value, errors: list[UniscaleError]) -> Tra
         arguments={} if there else flat,
         processes=runner.maybe("nproc_per_node") or "1",
         environment=environment,
+        nodes=flagscale.hosts_of(runner, errors),
+        special=flagscale.special_of(experiment),
         name=experiment.maybe("exp_name"),
         folder=experiment.maybe("exp_dir"),
         warnings=tuple(warnings),

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from uniscale.hostfile import Host
+
 SCHEMA = 1
 _INTEGER = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -34,6 +36,8 @@ class TrainPlan:
     flags: tuple[str, ...] = ()  # for the script
     processes: str = "1"  # on this machine: a number, or "gpu": one for each
     environment: Mapping[str, str] = field(default_factory=dict)
+    nodes: tuple[Host, ...] = ()  # machines that train together; (): this one
+    special: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # host or type → env
     name: str | None = None
     folder: str | None = None
     warnings: tuple[str, ...] = ()

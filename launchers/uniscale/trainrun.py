@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from uniscale_build.errors import LaunchError
+from uniscale_build.errors import LaunchError, UniscaleError, raise_all
 
 from uniscale import run, state
 from uniscale.engines import Command
@@ -26,6 +26,8 @@ _EPILOGUE = re.compile(rb"^E\d{4} [\d:.]+ \d+ torch/distributed/elastic/", re.MU
 
 def supervise(job: TrainJob, command: Command, *, as_json: bool) -> int:
     """Run the workers to their end; what they print goes to the log."""
+    if job.told().get("nodes"):
+        return _spread(job, command, as_json=as_json)
     folder = os.path.abspath(job.folder)
     name = str(job.told()["name"])
     record = state.create(name, kind="train", models=(name,), url=folder)
@@ -51,6 +53,39 @@ def supervise(job: TrainJob, command: Command, *, as_json: bool) -> int:
         raise _failure(job, code)
     job.say(phase="done", eta=0)
     return tell(job, as_json=as_json)
+
+
+def _spread(job: TrainJob, command: Command, *, as_json: bool) -> int:
+    """The same on several machines."""
+    from uniscale import trainnodes
+
+    def show(meter: Meter) -> None:
+        meter.show(job.progress(), last=False)
+
+    told = False
+
+    def write(line: bytes) -> None:
+        nonlocal told
+        told = told or _EPILOGUE.match(line) is not None
+        if not told:
+            sys.stderr.write(line.decode("utf-8", "replace") + "\n")
+            sys.stderr.flush()
+
+    try:
+        code = trainnodes.supervise(job, command, show=show, write=write, draw=lambda: _draw(job))
+    except UniscaleError as error:
+        if job.failure.exists():
+            raise _failure(job, 1) from error
+        raise_all([_of_machine(one) for one in error.findings()])
+        raise
+    return code or tell(job, as_json=as_json)
+
+
+def _of_machine(error: UniscaleError) -> UniscaleError:
+    if error.slug != "node-died" or error.where is None:
+        return error
+    hint = "\n".join(["its last lines:", *_last_words(Path(error.where))])
+    return LaunchError(error.what, where=error.where, hint=hint, slug=error.slug)
 
 
 def _watch(job: TrainJob, child: run.Child, script: bool) -> int:

@@ -45,18 +45,6 @@ weights = [round(one, 3) for one in model.module.weight.flatten().tolist()]
 print("trained", world, weights, os.environ["ODD"] == sys.argv[1], flush=True)
 distributed.destroy_process_group()
 """
-DRIVER = """
-import json, sys
-from uniscale import cluster, hostfile, nodes, state
-told = json.loads(sys.argv[1])
-hosts = hostfile.parse(told["hosts"], "hosts")
-plan = nodes.training(
-    told["script"], hosts, python=sys.executable, environment={"ODD": told["odd"]}, processes=1
-)
-job = state.create("together", kind="train", models=("m",), url="")
-show = lambda line: print(line.decode(), flush=True)
-sys.exit(cluster.Cluster(job, plan, folder=told["folder"], on_line=show).run())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -163,15 +151,36 @@ def test_machines_that_cannot_be_reached(bench: Bench, lab: netlab.Lab, model: P
 def test_a_real_training_on_two_machines(bench: Bench, lab: netlab.Lab) -> None:
     script = bench.root / "train me.py"
     script.write_text(TRAIN)
-    told = {
-        "hosts": "\n".join(lab.hosts), "odd": ODD, "folder": str(bench.root),
-        "script": [str(script), ODD],
-    }  # fmt: skip
-    command = [*lab.at("head"), sys.executable, "-c", DRIVER, json.dumps(told)]
-    environ = {**bench.environ, **lab.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "trained 2 [3.0, -2.0] True" in done.stdout
+    there = hostfile(bench, lab)
+    bench.environ["ODD"] = "not this one"  # of the launching machine: it stays there
+    path = bench.root / "run.yaml"
+    path.write_text(
+        f"experiment: {{name: together, nodes: hosts, env: {{ODD: {json.dumps(ODD)}}}}}\n"
+        f"train: {{script: {json.dumps(str(script))}, flags: [{json.dumps(ODD)}]}}\n"
+    )
+    assert there.exists()
+    process = start(bench, lab, "train", path)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told.decode()
+    assert b"trained 2 [3.0, -2.0] True" in told, told.decode()
     other = (bench.root / "state" / "together" / "node-1.log").read_text()
     assert "trained 2 [3.0, -2.0] True" in other
     assert not (bench.root / "x").exists()
+    assert "training together on 10.77.0.1, 10.77.0.2" in told.decode()
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_a_training_that_fails_on_one_machine(bench: Bench, lab: netlab.Lab) -> None:
+    script = bench.root / "fail.py"
+    script.write_text(
+        "import os, time\n"
+        "if os.environ['RANK'] == '1':\n    raise SystemExit('rank 1 has no luck')\n"
+        "time.sleep(600)\n"
+    )
+    words = ("train", "x", "--script", script, "--nodes", hostfile(bench, lab))
+    process = start(bench, lab, *words)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 13 and b"Traceback" not in told, told
+    assert f"{lab.hosts[1]} ended early" in told.decode()
+    assert b"rank 1 has no luck" in told, told.decode()

@@ -139,3 +139,22 @@ def test_the_terminal_ends_it(bench: Bench, model: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     assert not alive(told["pid"]) and told["group"] != os.getpgrp()
+
+
+def test_a_training_is_printed_for_each_machine(bench: Bench) -> None:
+    script = bench.root / "mine.py"
+    script.write_text("")
+    there = hosts(bench, "10.0.0.1 slots=8", "10.0.0.2 slots=4")
+    words = ("train", "x", "--script", script, "--nodes", there, "--dry-run")
+    told = json.loads(bench.run(*words, "--json", "--", "--lr", "$(touch x)").ok().out)
+    first, second = told["nodes"]
+    assert first["argv"][3:8] == [
+        *("--nnodes=2", "--node-rank=0", "--nproc-per-node=8"),
+        *("--master-addr=10.0.0.1", "--master-port=29500"),
+    ]
+    assert "--nproc-per-node=4" in second["argv"]
+    assert second["argv"][-3:] == [str(script), "--lr", "$(touch x)"]
+    assert second["local"] == {"GLOO_SOCKET_IFNAME": "interface"}
+    text = bench.run(*words, "--processes", "2").ok().out
+    assert text.count("--nproc-per-node=2") == 2 and "# rank 1, on 10.0.0.2" in text
+    assert [one["slots"] for one in told["record"]["nodes"]] == [8, 4]
