@@ -12,7 +12,7 @@ from typing import Any
 
 from uniscale_build.errors import LaunchError, SettingsError, UniscaleError, raise_all
 
-from uniscale import run, trainer_fields, trainjob
+from uniscale import pretraining, run, trainer_fields, trainjob
 from uniscale.engines import Command
 from uniscale.hostfile import Host
 from uniscale.methods import named
@@ -101,9 +101,12 @@ def prepare(plan: TrainPlan) -> Ready:
     errors: list[UniscaleError] = []
     if plan.kind == "finetune":
         plan = _named(plan, errors)
+    else:
+        errors += pretraining.check(plan.numbers().arguments, plan.processes)
+        errors += pretraining.check_tokenizer(plan.model)
     weights = _model(plan, errors)
     samples, measured = _data(plan, errors)
-    if weights is not None and any("prompt" in one for one in samples[:1]):
+    if plan.kind == "finetune" and weights and any("prompt" in one for one in samples[:1]):
         _template(plan, weights, errors)
     raise_all(errors)
     command = _command(plan, job)
@@ -130,8 +133,12 @@ def _model(plan: TrainPlan, errors: list[UniscaleError]) -> str | None:
     from uniscale import models
 
     if plan.model is None:
-        errors.append(SettingsError("no model is named", where="model", slug="missing-key"))
+        hint = f"its tokenizer is used; {pretraining.BYTES}: none" if plan.backend else None
+        what = "no model is named"
+        errors.append(SettingsError(what, where="model", hint=hint, slug="missing-key"))
         return None
+    if plan.kind == "pretrain" and plan.model == pretraining.BYTES:
+        return pretraining.BYTES
     try:
         formats = models.resolve(plan.model).formats
     except LaunchError as error:

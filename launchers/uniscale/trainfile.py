@@ -172,6 +172,8 @@ def _flagscale(fields: Fields, train: Value, errors: list[UniscaleError]) -> Tra
     there = entry is not None and Path(entry).is_file()
     if entry and not there:
         warnings.append(f"{entry} is not here: uniscale's own loop trains with the payload")
+    if not there:
+        flat = _known(flat, warnings)
     data = str(flat.pop("data_path")) if "data_path" in flat and not there else None
     tokenizer = flat.pop("tokenizer_path", None) if not there else None
     return TrainPlan(
@@ -189,6 +191,17 @@ def _flagscale(fields: Fields, train: Value, errors: list[UniscaleError]) -> Tra
         folder=experiment.maybe("exp_dir"),
         warnings=tuple(warnings),
     )
+
+
+def _known(flat: dict[str, object], warnings: list[str]) -> dict[str, object]:
+    """What uniscale's own loop takes; FlagScale's files hold much more, for Megatron's scripts."""
+    from uniscale.pretraining import DEFAULTS
+
+    ours = {*DEFAULTS, "data_path", "tokenizer_path"}
+    unused = sorted(set(flat) - ours)
+    if unused:
+        warnings.append(f"not used by uniscale's own loop: {', '.join(unused)}")
+    return {key: value for key, value in flat.items() if key in ours}
 
 
 def _flatten(value: Value, into: dict[str, object]) -> None:

@@ -113,7 +113,7 @@ class TestRows:
         parquet = pytest.importorskip("pyarrow.parquet")
         from pyarrow import Table
 
-        bench.environ["PYTHONPATH"] += f"{os.pathsep}{Path(parquet.__file__).parents[1]}"
+        bench.environ["PYTHONPATH"] += f"{os.pathsep}{Path(parquet.__file__).parents[2]}"
         source = bench.root / "in.parquet"
         parquet.write_table(Table.from_pylist([{"prompt": "a"}, {"prompt": "b"}]), source)
         bench.run(*words(model, source, "out.parquet")).ok()

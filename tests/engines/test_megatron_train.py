@@ -1,0 +1,119 @@
+"""`uniscale train` with the Megatron payload: shared in every way, resumed, the same training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import ROOT, Install, Installed
+
+pytestmark = [pytest.mark.engine, pytest.mark.compile, pytest.mark.sources]
+SHAPE = ("num_layers=2", "hidden_size=64", "seq_length=32", "micro_batch_size=2", "lr=1e-2")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text of which there is enough, and which a model can learn: sentences that come again."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    rows = [{"text": f"{n} and {n} is {2 * n}, as everybody knows. " * 3} for n in range(100)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def words(corpus: Path, out: Path, *more: str, steps: int = 12) -> list[str]:
+    given = [*SHAPE, f"train_iters={steps}", *more]
+    arguments = [word for one in given for word in ("--arg", one)]
+    return ["train", "bytes", "--backend", "Megatron-LM", "--data", str(corpus), "--out", str(out),
+            *arguments]  # fmt: skip
+
+
+def train(engine: Installed, *argv: str) -> None:
+    engine.ok("uniscale", *argv, UNISCALE_STATE=str(engine.venv / "state"), CI="1")
+
+
+def measured(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(out: Path) -> list[float]:
+    return [one["loss"] for one in measured(out)]
+
+
+def test_every_way_to_share_is_the_same_training(
+    install: Install, corpus: Path, tmp_path: Path
+) -> None:
+    engine = install("Megatron-LM")
+    train(engine, *words(corpus, tmp_path / "one", "global_batch_size=4"))
+    alone = losses(tmp_path / "one")
+    assert len(alone) == 12 and alone[-1] < alone[0] * 0.7
+    for name, processes, more in (
+        ("data", 2, ("global_batch_size=4",)),
+        ("tensor", 2, ("global_batch_size=4", "tensor_model_parallel_size=2")),
+        ("pipeline", 2, ("global_batch_size=4", "pipeline_model_parallel_size=2")),
+    ):
+        out = tmp_path / name
+        train(engine, *words(corpus, out, *more), "--processes", str(processes))
+        if name != "pipeline":  # its second stage draws its first weights otherwise
+            assert losses(out) == pytest.approx(alone, rel=5e-2), name
+        assert losses(out)[-1] < losses(out)[0] * 0.7
+        told = json.loads((out / "megatron" / "model.json").read_text())
+        assert told["processes"] == processes
+        parts = list((out / "megatron").glob("weights-*.pt"))
+        assert len(parts) == (1 if name == "data" else 2)
+        assert (out / "loss.svg").read_text().startswith("<svg")
+
+
+def test_resumed_after_kill_9_it_is_the_same_training(
+    install: Install, corpus: Path, tmp_path: Path
+) -> None:
+    engine = install("Megatron-LM")
+    argv = words(corpus, tmp_path / "torn", "save_interval=10", "tensor_model_parallel_size=2",
+                 steps=60)  # fmt: skip
+    argv += ["--processes", "2"]
+    whole = [*argv]
+    whole[whole.index(str(tmp_path / "torn"))] = str(tmp_path / "whole")
+    train(engine, *whole)
+    env = {**engine.env, "UNISCALE_STATE": str(tmp_path / "state"), "CI": "1"}
+    process = subprocess.Popen([engine.program("uniscale"), *argv], env=env, cwd=engine.venv)
+    metrics = tmp_path / "torn" / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 13:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    train(engine, "train", str(tmp_path / "torn"), "--resume")
+    assert [one["step"] for one in measured(tmp_path / "torn")] == list(range(1, 61))
+    assert losses(tmp_path / "torn") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+
+
+def test_flagscales_own_layout(install: Install, corpus: Path, tmp_path: Path) -> None:
+    engine = install("Megatron-LM")
+    engine.ok("pip", "install", "-q", "tokenizers==0.23.3")
+    tokenizer = ROOT / "launchers" / "uniscale" / "models" / "demo" / "hf"
+    (tmp_path / "x.yaml").write_text(f"""\
+experiment:
+  exp_name: tiny
+  exp_dir: {tmp_path}/tiny
+  task: {{type: train, backend: megatron, entrypoint: flagscale/train/train_gpt.py}}
+  runner: {{backend: torchrun, nproc_per_node: 2}}
+train:
+  system: {{tensor_model_parallel_size: 2, no_shared_fs: true, logging: {{log_interval: 1}}}}
+  model:
+    num_layers: 2
+    hidden_size: 64
+    num_attention_heads: 4
+    seq_length: 32
+    train_iters: 5
+    optimizer: {{lr: 1e-2}}
+  data: {{data_path: {corpus}, tokenizer: {{tokenizer_path: {tokenizer}}}}}
+""")
+    train(engine, "train", str(tmp_path / "x.yaml"))
+    assert len(losses(tmp_path / "tiny")) == 5
