@@ -36,6 +36,8 @@ def register(app: typer.Typer) -> None:
     app.command("uninstall")(_uninstall)
     app.command("upgrade")(_upgrade)
     app.command("verify")(_verify)
+    app.command("test")(_test)
+    app.command("pull")(_pull)
 
 
 def _install(
@@ -124,3 +126,53 @@ def _verify(
     from uniscale.verify import verify
 
     return partial(verify, what, device=device, rebuild=rebuild, offline=offline, as_json=as_json)
+
+
+def _test(
+    backends: Annotated[
+        list[str] | None, typer.Argument(metavar="[BACKEND]…", help="Default: all that are here.")
+    ] = None,
+    device: _Device = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only start it; ask the demo model nothing.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="Time for an engine to load.")
+    ] = 600,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Try the installed payloads: each starts, and what serves answers a question."""
+    from uniscale.smoke import smoke
+
+    return partial(
+        smoke, tuple(backends or ()), device=device, quick=quick, timeout=timeout, as_json=as_json
+    )
+
+
+def _pull(
+    what: Annotated[
+        str, typer.Argument(metavar="IMAGE|MODEL", help="host/name:tag, or owner/name.")
+    ],
+    image: Annotated[bool, typer.Option("--image", help="It is a container image.")] = False,
+    model: Annotated[bool, typer.Option("--model", help="It is a model.")] = False,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="HUB", help="huggingface or modelscope.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="REV", help="Of the model: a branch, tag or commit.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where the model goes. (default: hub's cache)")
+    ] = None,
+    as_json: _Json = False,
+    verbose: _Verbose = False,
+) -> Action:
+    """Fetch a container image, or a model."""
+    from uniscale.pull import PullRequest, pull
+
+    request = PullRequest(
+        what=what, image=image, model=model, source=source, revision=revision, to=to,
+        as_json=as_json,
+    )  # fmt: skip
+    return partial(pull, request)

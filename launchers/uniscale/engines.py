@@ -95,6 +95,13 @@ def command(
     )
 
 
+def program(
+    launch: Launch, place: Place, environ: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The head of ``launch`` as it is started, and what is added to the environment for it."""
+    return _head(launch.argv, place), _environment(place, environ)
+
+
 def _head(argv: tuple[str, ...], place: Place) -> tuple[str, ...]:
     program, *rest = argv
     if program == "python":
