@@ -32,7 +32,7 @@ def two(name: str): ...
 def three(name: str): ...
 app()
 """
-LIMITS = {"help_over_bare": 2.0, "serve_cpu_ms": 100.0}
+LIMITS = {"help_over_bare": 2.0, "serve_cpu_ms": 60.0}
 
 
 def once(command: Sequence[str], environ: Mapping[str, str]) -> tuple[float, float]:

@@ -39,9 +39,14 @@ def _run(words: list[str]) -> int:
     ours = words[: words.index("--")] if "--" in words else words
     verbose = "-v" in ours or "--verbose" in ours
     try:
-        from uniscale import cli
+        from uniscale import quick
 
-        code = cli.parse(words)()
+        action = quick.action(words)
+        if action is None:
+            from uniscale import cli
+
+            action = cli.parse(words)
+        code = action()
         sys.stdout.flush()
         return code
     except BrokenPipeError:

@@ -117,7 +117,7 @@ _KINDS: Mapping[type, str] = {str: "plain text", list: "a list", dict: "an objec
 
 def _unfit(text: str) -> bool:
     # Such a text can be neither printed on a line nor passed to a process.
-    return any(ord(char) < 32 or ord(char) == 127 for char in text)
+    return not text.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in text)
 
 
 def read(prefix: Path) -> Payload:
