@@ -108,8 +108,12 @@ def prepare(plan: TrainPlan) -> Ready:
     samples, measured = _data(plan, errors)
     if plan.kind == "finetune" and weights and any("prompt" in one for one in samples[:1]):
         _template(plan, weights, errors)
+    try:
+        command = _command(plan, job)
+    except UniscaleError as error:
+        raise_all([*errors, error])
+        raise
     raise_all(errors)
-    command = _command(plan, job)
     return Ready(plan, job, plan.document(weights), samples, measured, command)
 
 
