@@ -164,7 +164,7 @@ def _parsed(text: str, where: str) -> object:
 def show_config(path: str, settings: Sequence[str], *, as_json: bool) -> int:
     """Print every value of the merged configuration with its file and line.
 
-    A configuration that serves is checked as `uniscale serve` would.
+    What it serves and trains is checked as `uniscale serve` and `train` would.
     """
     from uniscale import config, servefile
 
@@ -175,6 +175,10 @@ def show_config(path: str, settings: Sequence[str], *, as_json: bool) -> int:
     rows = list(config.leaves(root))
     if isinstance(root.data, dict) and "serve" in root.data:
         servefile.plan(root)
+    if isinstance(root.data, dict) and "train" in root.data:
+        from uniscale import trainfile
+
+        trainfile.plan_of(root)
     if as_json:
         told = {place: {"value": one.plain(), "from": one.where} for place, one in rows}
         print(json.dumps(told, indent=2, ensure_ascii=False))
