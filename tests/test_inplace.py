@@ -333,6 +333,21 @@ def test_the_pack_of_an_archive_is_taken_over(
     assert git("fsck", "--strict", "--no-dangling", cwd=lab.place()) == b""
 
 
+def test_a_pack_without_what_the_store_had_is_not_taken_for_whole(
+    make_project: MakeProject,
+) -> None:
+    """A second version shares most of its files with the first, which are in the first's pack."""
+    files = {f"pkg/{number}.py": b"x = %d\n" % number for number in range(120)}
+    lab = make_project(files)
+    db = GitDb(lab.store).open()
+    before = {**files, "pkg/119.py": b"older\n"}
+    first = db.import_files((name.encode(), "100644", data) for name, data in before.items())
+    second = db.import_files((name.encode(), "100644", data) for name, data in files.items())
+    assert db.pack_of(first) is not None and db.pack_of(second) is None
+    lab.unpatch()
+    assert git("status", "--porcelain", cwd=lab.place()) == b""
+
+
 def test_names_that_the_disk_changed_are_told(tmp_path: Path) -> None:
     """Two files that a file system takes for one, and one that it spells otherwise."""
     (tmp_path / ".git").mkdir()

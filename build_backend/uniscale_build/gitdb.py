@@ -307,16 +307,23 @@ class GitDb:
             tree = self.tree_of(ref)
         finally:
             self.run("update-ref", "-d", ref)
-        if len(packs) == 1:
-            note = self.path / "uniscale-packs" / tree
+        if len(packs) == 1 and self._whole(Path(packs[0]), tree):
+            note = self.path / "uniscale-whole-packs" / tree
             note.parent.mkdir(exist_ok=True)
             write_atomic(note, Path(packs[0]).name.encode())
         return tree
 
+    def _whole(self, pack: Path, tree: str) -> bool:
+        """True when the pack has all of ``tree``: fast-import leaves out what the store had."""
+        below = self.run("rev-list", "--objects", "--no-object-names", tree).text.count("\n") + 1
+        with pack.with_suffix(".idx").open("rb") as stream:
+            stream.seek(8 + 255 * 4)  # the last entry of the index's fan-out: how many objects
+            return int.from_bytes(stream.read(4), "big") == below + 1  # the commit is in it too
+
     def pack_of(self, tree: str) -> Path | None:
         """The pack that holds ``tree`` with everything below it, where one is known to."""
         try:
-            name = (self.path / "uniscale-packs" / tree).read_text()
+            name = (self.path / "uniscale-whole-packs" / tree).read_text()
         except FileNotFoundError:
             return None
         pack = self.path / "objects" / "pack" / name

@@ -71,7 +71,7 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
     @functools.cache
     def make(backend: str) -> Installed:
         out = tmp_path_factory.mktemp("wheel")
-        wheel = _build(backend, out)
+        wheel = build_wheel(backend, out)
         made = Installed(wheel, home / backend, env)
         if not (made.venv / "bin" / "python").exists():
             subprocess.run([sys.executable, "-m", "venv", str(made.venv)], check=True)
@@ -84,10 +84,11 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
     return make
 
 
-def _build(backend: str, out: Path) -> Path:
+def build_wheel(backend: str, out: Path, device: str = "cpu") -> Path:
+    """The wheel of a backend for a device, made by the command that people use."""
     path = os.pathsep.join(str(ROOT / name) for name in ("build_backend", "launchers"))
     ran = subprocess.run(
-        [sys.executable, "-m", "uniscale_build", "wheel", "-b", backend, "-d", "cpu", "-o",
+        [sys.executable, "-m", "uniscale_build", "wheel", "-b", backend, "-d", device, "-o",
          str(out), "--json"],
         env={**os.environ, "PYTHONPATH": path, "CI": "1"}, cwd=ROOT, capture_output=True,
         text=True, check=False, stdin=subprocess.DEVNULL,
