@@ -29,6 +29,10 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> Value:
     root = _composed(path, 0)
     if isinstance(root.data, list):  # FlagScale's task file, given alone
         root = Value({"serve": root}, root.file, root.line)
+    from uniscale import recipe
+
+    if recipe.is_recipe(root):
+        return override(root, overrides)  # its guide is a text with shell variables of its own
     return resolve(override(root, overrides))
 
 

@@ -20,6 +20,10 @@ def read(path: Path, overrides: Sequence[str] = ()) -> ServePlan:
 
 def plan(root: Value) -> ServePlan:
     """The plan in a composed configuration; raises `ManifestError` (or `Problems`)."""
+    from uniscale import recipe
+
+    if recipe.is_recipe(root):
+        return recipe.plan(root)
     errors: list[UniscaleError] = []
     fields = Fields(root, errors, "a configuration")
     raise_all(errors)
