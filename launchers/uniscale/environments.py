@@ -80,8 +80,10 @@ def _read(folder: Path) -> Environment | None:
 
 
 @contextlib.contextmanager
-def fresh(name: str, *, system: bool) -> Iterator[tuple[Path, str]]:
+def fresh(name: str, *, system: bool) -> Iterator[tuple[Path, str] | None]:
     """A new environment ``name`` and its interpreter, removed again unless the work succeeds.
+
+    None when another process has just finished it.
 
     With ``system`` it sees the packages of the Python that it is made from: a vendor's torch.
     """
@@ -90,6 +92,9 @@ def fresh(name: str, *, system: bool) -> Iterator[tuple[Path, str]]:
     folder = root() / check_name(name, what="environment", error=LaunchError)
     with _alone(folder.parent):
         _sweep(folder.parent)
+        if _read(folder) is not None:
+            yield None
+            return
         if folder.exists():  # recorded, or somebody still runs from it
             remove(folder)
         try:

@@ -173,16 +173,20 @@ def _into_its_own(steps: Steps, path: Path, base: Wanted) -> None:
     assert steps.isolated is not None
     needs = tuple(str(one) for one in requirements(wheel) if slug(one.name) != LAUNCHER)
     image = bool(steps.kept)
-    with environments.fresh(steps.isolated, system=image) as (folder, python):
+    with environments.fresh(steps.isolated, system=image) as place:
+        if place is None:
+            return
+        folder, python = place
         if image:
             _check_image(steps, python)
         installer = installers.find(python)
         if needs:
             # The launchers run in their own Python: the engine's needs no uniscale.
             command = installer.install(replace(base, requirements=needs))
-            installers.run(command, what="installing what it requires", offline=base.offline)
+            installers.run(command, what="installing what it requires", offline=base.offline,
+                           bound=True)  # fmt: skip
         alone = replace(base, requirements=(_exactly(wheel, path.as_uri()),), alone=True)
-        installers.run(installer.install(alone), what=f"installing {wheel.file}")
+        installers.run(installer.install(alone), what=f"installing {wheel.file}", bound=True)
         environments.Environment(
             folder=folder,
             python=python,

@@ -139,14 +139,21 @@ def check_writable() -> None:
         )
 
 
-def run(command: Sequence[str], *, what: str, offline: bool = False) -> None:
-    """Run an installer's command; `LaunchError` with its own reason when it fails."""
+def run(command: Sequence[str], *, what: str, offline: bool = False, bound: bool = False) -> None:
+    """Run an installer's command; `LaunchError` with its own reason when it fails.
+
+    A ``bound`` one dies when we are killed, as what it fills is then nobody's. One that changes
+    this environment is left to finish: a half-installed package would be worse.
+    """
+    from uniscale import run as processes
+
     tail: deque[str] = deque(maxlen=_TAIL)
     try:
         process = subprocess.Popen(
             list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=_environment(),
             stdin=subprocess.DEVNULL, errors="replace",
+            preexec_fn=processes.bound() if bound else None,  # safe: we have one thread
         )  # fmt: skip
     except OSError as error:
         raise LaunchError(f"{command[0]} cannot be run: {error.strerror}", slug="no-installer"

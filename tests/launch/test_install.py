@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from uniscale_build.recordfile import file_sha256
 
 from tests import wheels
 
-from .helpers import Result, lay_gguf, recorded
+from .helpers import Result, lay_gguf, recorded, until
 from .indexes import PYTHON, Place
 
 DEVICE = """\
@@ -84,6 +85,33 @@ def test_an_environment_of_its_own(place: Place) -> None:
     place.install("llama.cpp", "--isolated")
     (newer,) = place.environments()
     assert newer != made and "1.1" in place.run("list").ok().out
+
+
+def in_the_background(place: Place) -> subprocess.Popen[bytes]:
+    words = place.words("install", "llama.cpp", "--isolated", "--index", str(place.index.root))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(words, env=place.environ, **quiet)  # type: ignore[call-overload, no-any-return]
+
+
+def test_killed_while_an_environment_is_made(place: Place) -> None:
+    place.index.add(requires=["uniscale>=0.1"])
+    folder = place.root / "data" / "environments"
+    for depth in ("*", "*/pyvenv.cfg", "*/lib/python*/site-packages/uniscale_payloads"):
+        running = in_the_background(place)
+        until(functools.partial(lambda depth: list(folder.glob(depth)), depth), f"{depth} is made")
+        running.kill()
+        running.wait()
+        if not list(folder.glob("*/environment.json")):
+            assert "no payload" in place.run("list").ok().out
+    place.install("llama.cpp", "--isolated")
+    assert len(place.environments()) == 1 and "1.0" in place.run("list").ok().out
+
+
+def test_two_at_once(place: Place) -> None:
+    place.index.add()
+    both = [in_the_background(place) for _ in range(2)]
+    assert [one.wait(120) for one in both] == [0, 0]
+    assert len(place.environments()) == 1 and "1.0" in place.run("list").ok().out
 
 
 def test_an_environment_that_cannot_be_finished_leaves_nothing(place: Place) -> None:
