@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from uniscale_build.ids import label as local_label
 from uniscale_build.ids import slug
 from uniscale_build.record import payload_json, sbom
 from uniscale_build.wheel import Member, WheelFile, write_wheel
@@ -29,7 +30,7 @@ DEVICES: dict[str, dict[str, Any]] = {
 
 def payload_record(backend: str, version: str, device: str, **changes: Any) -> dict[str, Any]:
     """The content of a valid ``payload.json``."""
-    about = DEVICES.get(device, {**DEVICES["cpu"], "title": device})
+    about = DEVICES.get(device, {**DEVICES["cpu"], "title": device, "label": local_label(device)})
     facts = {
         "backend": backend,
         "device": device,
@@ -77,7 +78,7 @@ def payload_wheel(
 ) -> WheelFile:
     """A split wheel of one payload; ``record`` replaces payload.json, ``changes`` its facts."""
     name = f"uniscale-{slug(backend)}"
-    about = DEVICES.get(device, DEVICES["cpu"])
+    about = DEVICES.get(device, {"sdk": None, "label": local_label(device)})
     label = (about["sdk"] or {}).get("label") or about["label"]
     good = payload_record(backend, version, device, **changes)
     info = good if record is None else record

@@ -57,10 +57,10 @@ def drift_reports(site: Site) -> list[dict[str, str]]:
 
 def write(site: Site, entries: Sequence[Entry], yanked: Mapping[str, str]) -> int:
     """Write the catalog and the front page; gives how many files changed."""
-    text = pages.catalog(entries, yanked, drift_reports(site))
-    written = site.put(site.root / "catalog.json", text.encode())
-    script = f"window.UNISCALE_CATALOG = {text.rstrip()};\n"
-    written += site.put(site.root / "catalog.js", script.encode())
+    text = pages.catalog(entries, yanked, drift_reports(site)).encode()
+    written = site.put(site.root / "catalog.json", text)
+    script = b"window.UNISCALE_CATALOG = %b;\n" % text[:-1]
+    written += site.put(site.root / "catalog.js", script)
     for path in sorted(_ASSETS.iterdir()):
         if path.suffix in (".css", ".js"):
             written += site.put(site.root / path.name, path.read_bytes())

@@ -87,6 +87,10 @@ def channel_json(projects: Iterable[str]) -> str:
     return json.dumps({"meta": _API, "projects": [{"name": name} for name in projects]})
 
 
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def catalog(
     entries: Sequence[Entry], yanked: Mapping[str, str], drift: Sequence[Mapping[str, str]]
 ) -> str:
@@ -98,7 +102,9 @@ def catalog(
         if entry.device
     }
     wheels = [
-        f'{entry.facts[:-1]},"yanked":{json.dumps(yanked.get(entry.file), ensure_ascii=False)}}}'
+        f'{entry.facts[:-1]},"yanked":{_dump(yanked[entry.file])}}}'
+        if entry.file in yanked
+        else f'{entry.facts[:-1]},"yanked":null}}'
         for entry in entries
     ]
     return "".join(
@@ -106,7 +112,7 @@ def catalog(
             '{"schema":1,\n"devices":[\n',
             ",\n".join(devices[name] for name in sorted(devices)),
             '\n],\n"drift":',
-            json.dumps(list(drift), ensure_ascii=False),
+            _dump(list(drift)),
             ',\n"wheels":[\n',
             ",\n".join(wheels),
             "\n]}\n",

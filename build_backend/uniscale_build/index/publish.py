@@ -7,15 +7,17 @@ the next one completes it.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from uniscale_build.errors import IndexSiteError, UniscaleError, did_you_mean, raise_all
 from uniscale_build.index import front, pages
 from uniscale_build.index.entry import Entry
-from uniscale_build.index.site import Site, source_of, stat_of
+from uniscale_build.index.site import Site, Source, source_of, stat_of
 from uniscale_build.index.take import METADATA, PROVENANCE, Job, Taken, now, take_all
 from uniscale_build.progress import Reporter, Silent
 from uniscale_build.recordfile import file_sha256
@@ -63,32 +65,51 @@ def publish(root: Path, request: Request, reporter: Reporter | None = None) -> P
         return _Run(site, request, given, reporter)()
 
 
-def _given(words: Sequence[Path]) -> list[Path]:
+class _Given(NamedTuple):
+    """A wheel that was given: its path, its name, how it looks from outside."""
+
+    path: str
+    name: str
+    source: Source
+
+
+def _given(words: Sequence[Path]) -> list[_Given]:
     """The wheels among files and folders; errors for what has none."""
-    found: list[Path] = []
+    found: dict[str, _Given] = {}
     errors: list[UniscaleError] = []
-    for path in words:
-        inside = sorted(path.glob("*.whl")) if path.is_dir() else []
-        if not inside and not path.is_file():
-            what = "there is no wheel in this folder" if path.is_dir() else "there is no such file"
+    for word in words:
+        folder = os.path.abspath(word)
+        try:
+            with os.scandir(folder) as items:
+                inside = [one for one in items if one.name.endswith(".whl") and one.is_file()]
+            ours = [_Given(item.path, item.name, source_of(item.stat())) for item in inside]
+            what = "there is no wheel in this folder"
+        except NotADirectoryError:
+            ours = [_Given(folder, word.name, source_of(os.stat(folder)))]
+        except FileNotFoundError:
+            ours, what = [], "there is no such file"
+        if not ours:
             hint = "uniscale-build wheel --split makes wheels"
-            errors.append(IndexSiteError(what, where=str(path), hint=hint, slug="no-wheel"))
-        found += inside or [path]
+            errors.append(IndexSiteError(what, where=str(word), hint=hint, slug="no-wheel"))
+        found.update((one.path, one) for one in sorted(ours))
     raise_all(errors)
-    return list(dict.fromkeys(path.absolute() for path in found))
+    return list(found.values())
 
 
 class _Run:
     """One change of an index, under its lock."""
 
-    def __init__(self, site: Site, request: Request, given: list[Path], reporter: Reporter) -> None:
+    def __init__(
+        self, site: Site, request: Request, given: list[_Given], reporter: Reporter
+    ) -> None:
         self.site = site
         self.request = request
         self.given = given
         self.reporter = reporter
         self.state = site.state()
         self.stored = site.stored()
-        self.wheels = {name for name in self.stored if name.endswith(".whl")}
+        self.wheels = {name for name, (_, time, _) in self.stored.items()
+                       if time and name.endswith(".whl")}  # fmt: skip
         self.yanked = site.yanked()
         self.errors: list[UniscaleError] = []
         self.known: list[str] = []
@@ -186,22 +207,25 @@ class _Run:
         hashes: dict[str, str] = {}
         sources, time = self.state.sources, now()
         self.state.sources = {}
-        for path in self.given:
-            name, source = path.name, source_of(path)
-            if path.parent.resolve() == self.site.packages:
-                continue
+        ours: dict[str, bool] = {}  # folder → is it the index's own?
+        for path, name, source in self.given:
             first = jobs.get(name)
             if first is None and (name not in self.wheels or name in self.request.remove):
-                jobs[name] = Job(path, self.site.incoming / f"g{len(jobs)}", time)
+                jobs[name] = Job(Path(path), self.site.incoming / f"g{len(jobs)}", time)
                 continue
-            sha256 = sources.get(source) or file_sha256(path)
-            other = str(first.path) if first else f"the index's packages/{name}"
+            folder = path[: -len(name)]
+            if folder not in ours:
+                ours[folder] = os.path.samefile(folder, self.site.packages)
+            if ours[folder]:
+                continue
+            sha256 = sources.get(source) or file_sha256(Path(path))
             if name not in hashes:
                 hashes[name] = self._sha256_of(name, first)
             if sha256 == hashes[name]:
                 self.state.sources[source] = sha256
                 self.known.append(name)
             else:
+                other = str(first.path) if first else f"the index's packages/{name}"
                 self.errors.append(_two_files(path, sha256, other, hashes[name]))
         return list(jobs.values())
 
@@ -237,7 +261,7 @@ class _Run:
                 if source.exists():
                     source.replace(self.site.packages / source.name)
             if not one.job.stored:
-                source_key = source_of(one.job.path) if one.job.path.exists() else None
+                source_key = source_of(one.job.path.stat()) if one.job.path.exists() else None
                 (one.job.folder / name).replace(target)
                 if source_key is not None:
                     self.state.sources[source_key] = one.entry.sha256
@@ -292,12 +316,13 @@ class _Run:
         return written
 
 
-def _two_files(path: Path, sha256: str, other: str, theirs: str) -> IndexSiteError:
+def _two_files(path: str, sha256: str, other: str, theirs: str) -> IndexSiteError:
+    name = os.path.basename(path)
     return IndexSiteError(
-        f"two different files are called {path.name}",
-        where=str(path),
+        f"two different files are called {name}",
+        where=path,
         hint=f"this has SHA-256 {sha256}, {other} has {theirs}; a name is given once: raise the "
         f"version,\nor, where nobody has installed it yet, take the old one out first with "
-        f"--remove {path.name}",
+        f"--remove {name}",
         slug="two-files",
     )

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from uniscale_build.errors import IndexSiteError
@@ -33,9 +33,8 @@ def stat_of(path: Path) -> Stat:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
-def source_of(path: Path) -> Source:
+def source_of(found: os.stat_result) -> Source:
     """How a file that is not in the index looks from outside."""
-    found = path.stat()
     return found.st_dev, found.st_size, found.st_mtime_ns, found.st_ino
 
 
@@ -107,13 +106,15 @@ class Site:
         self._dirty.unlink(missing_ok=True)
 
     def stored(self) -> dict[str, Stat]:
-        """The files in ``packages/``."""
+        """The files in ``packages/``; how they look is told of wheels alone."""
         found: dict[str, Stat] = {}
         with os.scandir(self.packages) as folder:
             for item in folder:
-                if item.is_file(follow_symlinks=False):
+                if item.name.endswith(".whl") and item.is_file(follow_symlinks=False):
                     about = item.stat()
                     found[item.name] = (about.st_size, about.st_mtime_ns, about.st_ino)
+                else:
+                    found[item.name] = (0, 0, 0)
         return found
 
     def state(self) -> State:
@@ -125,25 +126,46 @@ class Site:
         head, *lines = text.split("\n")
         found = State()
         for line in lines if head == STATE else ():
-            kind, *words = line.split("\t")
-            with contextlib.suppress(ValueError, TypeError):
-                if kind == "wheel":
-                    size, time, inode, file, sha256, length, project, version = words[:8]
-                    device, upload, *rest = words[8:]
-                    entry = Entry(file, sha256, int(length), project, version, device, int(upload),
-                                  *rest)  # fmt: skip
-                    found.entries[file] = ((int(size), int(time), int(inode)), entry)
-                elif kind == "source":
-                    a, b, c, d = map(int, words[:4])
-                    found.sources[a, b, c, d] = words[4]
+            try:
+                if line.startswith("wheel\t"):
+                    _, size, time, inode, file, sha256, length, *texts, upload, a, b, c, d = (
+                        line.split("\t")
+                    )
+                    project, version, device = texts
+                    stat = int(size), int(time), int(inode)
+                    found.entries[file] = (
+                        stat,
+                        Entry(
+                            file,
+                            sha256,
+                            int(length),
+                            project,
+                            version,
+                            device,
+                            int(upload),
+                            a,
+                            b,
+                            c,
+                            d,
+                        ),
+                    )
+                elif line.startswith("source\t"):
+                    _, device, size, time, inode, sha256 = line.split("\t")
+                    found.sources[int(device), int(size), int(time), int(inode)] = sha256
+            except ValueError:
+                continue
         return found
 
     def _write_state(self, state: State) -> None:
         lines = [STATE]
-        for stat, entry in state.entries.values():
-            lines.append("\t".join(map(str, ("wheel", *stat, *astuple(entry)))))
-        for source, sha256 in state.sources.items():
-            lines.append("\t".join(map(str, ("source", *source, sha256))))
+        for (size, time, inode), e in state.entries.values():
+            lines.append(
+                f"wheel\t{size}\t{time}\t{inode}\t{e.file}\t{e.sha256}\t{e.size}\t{e.project}\t"
+                f"{e.version}\t{e.device}\t{e.upload}\t{e.requires_python}\t{e.metadata_sha256}\t"
+                f"{e.facts}\t{e.device_facts}"
+            )
+        for (device, size, time, inode), sha256 in state.sources.items():
+            lines.append(f"source\t{device}\t{size}\t{time}\t{inode}\t{sha256}")
         self.put(self._state, "\n".join([*lines, ""]).encode())
 
     def put(self, path: Path, data: bytes) -> int:
