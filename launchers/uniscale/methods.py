@@ -47,7 +47,9 @@ METHODS: Mapping[str, Method] = {
     "lokr": Method("low-rank Kronecker products", 1e-3, ("lokr", "LoKrConfig"), {}, _ALPHA),
     "vera": Method("shared random projections", 4e-3, ("vera", "VeraConfig")),
     "fourierft": Method(
-        "few Fourier coefficients", 1e-2, ("fourierft", "FourierFTConfig"), {}, _ALL
+        # PEFT would begin with random coefficients: another model than the one that was named.
+        "few Fourier coefficients", 1e-2, ("fourierft", "FourierFTConfig"), {},
+        {"init_weights": True, **_ALL},
     ),
     "adaption_prompt": Method(
         "learned prompts in the attention (LLaMA-Adapter)", 9e-3,
