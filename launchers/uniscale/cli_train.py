@@ -49,6 +49,9 @@ def _train(
         typer.Option("--backend", "-b", metavar="NAME", help="Pre-train with it: Megatron-LM."),
     ] = None,
     device: _Device = None,
+    devices: Annotated[
+        str | None, typer.Option(metavar="0,2|N", help="Chips that the processes may see.")
+    ] = None,
     processes: Annotated[
         str | None, typer.Option("--processes", "-n", metavar="N", help="A number, or gpu.")
     ] = None,
@@ -86,6 +89,7 @@ def _train(
         method_arguments=tuple(method_arg or ()),
         backend=backend,
         device=device,
+        devices=devices,
         processes=processes,
         nodes=nodes,
         script=script,

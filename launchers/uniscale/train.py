@@ -229,6 +229,7 @@ def _command(plan: TrainPlan, job: TrainJob) -> Command:
     if plan.backend is not None:
         prefix, added = _payload(plan)
         environment = {**added, **environment}
+    environment = {**_visible(plan), **environment}
     if plan.kind != "script":
         # The current folder may hold files that are named like modules.
         environment["PYTHONSAFEPATH"] = "1"
@@ -245,6 +246,24 @@ def _command(plan: TrainPlan, job: TrainJob) -> Command:
         argv=(*torchrun(plan.processes), *target),
         environment=environment, host="", port="0", served_name=plan.title, probe="", metrics=None,
     )  # fmt: skip
+
+
+def _visible(plan: TrainPlan) -> dict[str, str]:
+    """The vendor's variable that limits which chips the processes see."""
+    if plan.devices is None:
+        return {}
+    from uniscale import chips, devices
+
+    known = devices.known()
+    device = devices.named(plan.device, known) if plan.device else devices.here(known)[0]
+    if device.visible is None:
+        raise LaunchError(
+            f"{device.name} has no way to choose chips", where="--devices", slug="no-devices"
+        )
+    value, remark = chips.chosen(plan.devices, device.name)
+    if remark:
+        run.note(remark)
+    return {device.visible: value}
 
 
 def torchrun(processes: str) -> tuple[str, ...]:

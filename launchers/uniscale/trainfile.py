@@ -29,6 +29,7 @@ class TrainAsked:
     method_arguments: tuple[str, ...] = ()
     backend: str | None = None
     device: str | None = None
+    devices: str | None = None
     processes: str | None = None
     script: str | None = None
     name: str | None = None
@@ -82,6 +83,7 @@ def planned(asked: TrainAsked) -> TrainPlan:
     told = {
         "data": asked.data, "eval_data": asked.eval_data, "format": asked.format,
         "method": asked.method, "backend": asked.backend, "device": asked.device,
+        "devices": asked.devices,
         "processes": asked.processes, "script": asked.script, "name": asked.name,
         "folder": asked.out,
     }  # fmt: skip
@@ -151,7 +153,7 @@ def _own(fields: Fields, train: Value, errors: list[UniscaleError]) -> TrainPlan
     same = {
         key: told[key]
         for key in ("model", "data", "eval_data", "format", "columns", "split", "method",
-                    "chat_template", "backend", "device", "processes", "script", "flags")
+                    "chat_template", "backend", "device", "devices", "processes", "script", "flags")
         if key in told
     }  # fmt: skip
     return TrainPlan(**same, **named)

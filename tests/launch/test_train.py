@@ -60,6 +60,15 @@ def test_numbers_of_processes(bench: Bench, number: str) -> None:
     bench.run(*words).refused("bad-number", code=2)
 
 
+def test_chips(bench: Bench) -> None:
+    script = bench.root / "a.py"
+    script.write_text("")
+    words = ("train", "x", "--script", script, "--dry-run", "--json", "--devices", "0,2")
+    told = json.loads(bench.run(*words, "--device", "nvidia").ok().out)
+    assert told["environment"]["CUDA_VISIBLE_DEVICES"] == "0,2"
+    bench.run(*words[:5], "--devices", "0", "--device", "nvidai").refused("unknown-device", code=2)
+
+
 def test_backends_that_are_not_here(bench: Bench, data: Path) -> None:
     words = ("train", "demo", "--data", data, "--backend", "megatron", "--dry-run")
     assert "backend=Megatron-LM" in bench.run(*words).refused("no-payload")
