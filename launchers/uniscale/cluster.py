@@ -16,7 +16,7 @@ from pathlib import Path
 
 from uniscale_build.errors import LaunchError, UniscaleError, raise_all
 
-from uniscale import run, signals, state
+from uniscale import logfile, run, signals, state
 from uniscale.hostfile import Host
 from uniscale.link import Link
 from uniscale.nodes import RECORD, Node
@@ -126,6 +126,7 @@ class Cluster:
         if now - self._signed > _SIGN:
             self._signed = now
             for link in self.links:
+                logfile.rotate(link.log)
                 if link.state != "reaching":
                     link.send(b"\n")
         open_links = {link.fileno: link for link in self.links if not link.over}
@@ -142,6 +143,7 @@ class Cluster:
         self.on_look()
         if self.on_line is None or not self.links:
             return
+        self._read = logfile.resumed(self.links[0].log, self._read)
         with self.links[0].log.open("rb") as stream:
             stream.seek(self._read)
             data = stream.read()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from uniscale import client, gateway, ports, run, signals, state, warden
+from uniscale import client, gateway, logfile, ports, run, signals, state, warden
 from uniscale.engines import Command
 
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
@@ -165,6 +165,7 @@ class Fleet:
             answers = ports.accepts(host, port, 1.0)
         else:
             answers = client.ready(host, port, worker.command.probe, 1.0)
+        logfile.rotate(worker.log)
         now = time.monotonic()
         worker.again = now + (_CHECK if worker.ready or answers else _PROBE)
         if answers:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 
-from uniscale import run, state
+from uniscale import logfile, run, state
 from uniscale.nodes import RECORD
 
 _PATIENCE = 25.0  # seconds: the supervisor gives its engines ten before it kills them
@@ -179,6 +179,7 @@ def _show(title: str, path: Path, lines: int, several: bool) -> int:
 
 
 def _more(title: str, path: Path, place: int, several: bool) -> int:
+    place = logfile.resumed(path, place)
     try:
         with path.open("rb") as stream:
             stream.seek(place)
