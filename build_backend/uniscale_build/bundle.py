@@ -19,6 +19,7 @@ from uniscale_build.members import Member
 from uniscale_build.pipeline import Context, Payload, build_payload, recall, remember
 from uniscale_build.plan import Plan
 from uniscale_build.store import digest, disk_errors, write_atomic
+from uniscale_build.together import check_together
 
 NAME = "uniscale"
 # Without SOURCE_DATE_EPOCH every wheel has the same date: 1 January 2020, UTC.
@@ -62,6 +63,7 @@ class Contents:
 
 def build_wheel(context: Context, plan: Plan, out: Path, *, editable: bool = False) -> Wheel:
     """Build what is missing and write the wheel into ``out``; equal plans give equal bytes."""
+    check_together(context.project, plan)
     payloads = tuple(build_payload(context, plan, item) for item in plan.backends)
     contents = Contents(
         name=NAME,

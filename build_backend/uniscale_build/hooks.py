@@ -91,8 +91,10 @@ def prepare_metadata_for_build_wheel(
     """Write the dist-info folder that the wheel will have, without building anything."""
     from uniscale_build import distribution
     from uniscale_build.bundle import NAME
+    from uniscale_build.together import check_together
 
     project, plan = _resolve(config_settings)
+    check_together(project, plan)
     folder = Path(metadata_directory) / f"{NAME}-{plan.version}.dist-info"
     folder.mkdir(parents=True, exist_ok=True)
     text = distribution.metadata(project, plan)

@@ -84,6 +84,24 @@ class Precompiled:
 
 
 @dataclass(frozen=True)
+class Kit:
+    """Headers and libraries that the device's SDK on this machine may lack, from a pinned wheel.
+
+    What it takes from the wheel is laid out as one root, which ``{toolkit}`` stands for in its
+    defines and environment; they hold only where the SDK has no ``unless``.
+    """
+
+    project: str  # the wheel's name on the package index
+    unless: str  # path below the SDK's first root that makes the kit needless
+    strip: str  # leading folders of the wheel's names that the root stands for
+    members: tuple[str, ...]  # globs of the members to take
+    files: tuple[PinnedWheel, ...]
+    defines: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class Native:
     """A native part of a Python payload: a CMake project in the patched tree; it fills lib/.
 
@@ -124,6 +142,7 @@ class Recipe:
     precompiled: Precompiled | None = None
     pythons: tuple[str, ...] = ()  # versions to build for, or ANY_PYTHON; (): by the kind
     native: Native | None = None
+    toolkit: tuple[Kit, ...] = ()
 
     @property
     def compiled(self) -> tuple[str, ...]:
@@ -150,6 +169,7 @@ class Recipe:
             precompiled=other.precompiled or self.precompiled,
             pythons=other.pythons or self.pythons,
             native=other.native or self.native,
+            toolkit=(*self.toolkit, *other.toolkit),
         )
 
 

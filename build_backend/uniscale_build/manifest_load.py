@@ -30,7 +30,7 @@ from uniscale_build.manifest import (
     canonical_task,
 )
 from uniscale_build.manifest_check import cross_check
-from uniscale_build.manifest_python import native, precompiled, pythons, requirement_rule
+from uniscale_build.manifest_python import kit, native, precompiled, pythons, requirement_rule
 from uniscale_build.yamlfile import Fields, load
 
 FOLDERS = ("backends", "devices", "adaptations")
@@ -146,6 +146,7 @@ def _recipe(fields: Fields, *, partial: bool) -> Recipe:
         precompiled=precompiled(fields.fields("precompiled")),
         pythons=pythons(fields),
         native=native(fields.fields("native")),
+        toolkit=tuple(kit(item) for item in fields.each("toolkit", "a kit")),
     )
     fields.finish()
     return recipe

@@ -9,6 +9,7 @@ from uniscale_build.ids import is_sha256
 from uniscale_build.manifest import (
     ANY_PYTHON,
     RULES,
+    Kit,
     Native,
     PinnedWheel,
     Precompiled,
@@ -17,8 +18,7 @@ from uniscale_build.manifest import (
 from uniscale_build.yamlfile import Fields
 
 
-def precompiled(fields: Fields) -> Precompiled | None:
-    """The ``precompiled`` of a recipe; None when it has none."""
+def _wheels(fields: Fields) -> tuple[PinnedWheel, ...]:
     files = []
     for inner in fields.each("files", "a wheel"):
         wheel = PinnedWheel(inner.text("machine"), inner.text("file"), inner.text("sha256"))
@@ -28,10 +28,15 @@ def precompiled(fields: Fields) -> Precompiled | None:
             inner.fail(inner.value, '"file" must be the name of a wheel', slug="bad-pin")
         inner.finish()
         files.append(wheel)
+    return tuple(files)
+
+
+def precompiled(fields: Fields) -> Precompiled | None:
+    """The ``precompiled`` of a recipe; None when it has none."""
     found = Precompiled(
         project=fields.text("project", ""),
         members=fields.texts("members"),
-        files=tuple(files),
+        files=_wheels(fields),
         environment=fields.pairs("environment"),
         build_requires=fields.texts("build_requires"),
         where=fields.value.where,
@@ -42,6 +47,29 @@ def precompiled(fields: Fields) -> Precompiled | None:
     if not (found.project and found.members and found.files):
         what = "precompiled needs project, members and files"
         fields.fail(fields.value, what, slug="missing-key")
+    return found
+
+
+def kit(fields: Fields) -> Kit:
+    """One entry of a recipe's ``toolkit``."""
+    found = Kit(
+        project=fields.text("project"),
+        unless=fields.text("unless"),
+        strip=fields.text("strip", ""),
+        members=fields.texts("members"),
+        files=_wheels(fields),
+        defines=fields.pairs("defines"),
+        environment=fields.pairs("environment"),
+        where=fields.value.where,
+    )
+    fields.finish()
+    if not (found.members and found.files):
+        fields.fail(fields.value, "a kit needs members and files", slug="missing-key")
+    for key in ("unless", "strip"):
+        path = PurePosixPath(getattr(found, key))
+        if path.is_absolute() or ".." in path.parts:
+            what = f'"{key}" must be a path below the root'
+            fields.fail(fields.get(key) or fields.value, what, slug="path-escape")
     return found
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uniscale_build import record, sources, worktree
+from uniscale_build import record, sources, toolkit, worktree
 from uniscale_build.devices import Device
 from uniscale_build.errors import CompileError
 from uniscale_build.gitdb import GitDb
@@ -60,6 +60,8 @@ class Payload:
 def payload_inputs(context: Context, plan: BackendPlan, toolchain: Toolchain) -> dict[str, str]:
     """Every input that can change a payload, by name: its cache key, and what ``explain`` shows."""
     inputs = plan_inputs(context.project, plan)
+    for kit in toolkit.needed(plan.recipe.toolkit, plan.device, toolchain):
+        inputs[f"toolkit {kit.project}"] = "taken: the SDK has none"
     return inputs | {f"toolchain {k}": v for k, v in toolchain.fingerprint().items()}
 
 
@@ -229,6 +231,9 @@ def _run_recipe(
     else:
         source, log, targets = work / "src", work / "build.log", recipe.targets
         defines = {"UNISCALE_BUILD_RECORD": json.dumps(build_record(item)), **recipe.defines}
+    kits = toolkit.needed(recipe.toolkit, item.device, toolchain)
+    added = toolkit.lay_out(context.store, kits, work / "toolkit", context.reporter,
+                            offline=settings.offline)  # fmt: skip
     native = NativeBuild(
         superbuild=context.project.root,
         source=source,
@@ -239,9 +244,9 @@ def _run_recipe(
         targets=targets,
         programs=recipe.programs,
         languages=recipe.compiled,
-        defines=defines,
+        defines={**added.defines, **defines},
         cmake_args=settings.cmake_args,
-        environment=recipe.environment,
+        environment={**added.environment, **recipe.environment},
         launcher=compiler_cache(settings.compiler_cache),
         jobs=jobs,
         strip=settings.strip,

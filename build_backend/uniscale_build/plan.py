@@ -85,6 +85,7 @@ class BackendPlan:
                 "environment": dict(sorted(self.recipe.environment.items())),
                 "allowed_external": list(self.recipe.allowed_external),
                 **python_facts(self.recipe),
+                **toolkit_facts(self.recipe),
             },
             "requirements": list(self.adaptation.requirements),
             "requirement_rules": [
@@ -269,6 +270,26 @@ def _fill(plan: BackendPlan, settings: Settings) -> BackendPlan:
     recipe = Recipe(**{**vars(plan.recipe), "defines": defines, "environment": environment,
                        "precompiled": precompiled})  # fmt: skip
     return BackendPlan(**{**vars(plan), "recipe": recipe})
+
+
+def toolkit_facts(recipe: Recipe) -> dict[str, object]:
+    """The pinned wheels that stand in for what an SDK lacks; nothing for recipes without."""
+    if not recipe.toolkit:
+        return {}
+    return {
+        "toolkit": [
+            {
+                "project": kit.project,
+                "unless": kit.unless,
+                "strip": kit.strip,
+                "members": list(kit.members),
+                "sha256": {item.file: item.sha256 for item in kit.files},
+                "defines": dict(sorted(kit.defines.items())),
+                "environment": dict(sorted(kit.environment.items())),
+            }
+            for kit in recipe.toolkit
+        ]
+    }
 
 
 def python_facts(recipe: Recipe) -> dict[str, object]:

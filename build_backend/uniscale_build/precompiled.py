@@ -11,7 +11,7 @@ from pathlib import Path
 from uniscale_build import pypi
 from uniscale_build.download import download
 from uniscale_build.errors import SourceError, UniscaleError, WheelError, raise_all
-from uniscale_build.manifest import PinnedWheel, Precompiled
+from uniscale_build.manifest import Kit, PinnedWheel, Precompiled
 from uniscale_build.members import check_names
 from uniscale_build.progress import Reporter
 from uniscale_build.store import Store
@@ -19,7 +19,7 @@ from uniscale_build.store import Store
 _FROM_SOURCE = "kernels=source compiles them here"
 
 
-def fetch(store: Store, pinned: Precompiled, reporter: Reporter, *, offline: bool) -> Path:
+def fetch(store: Store, pinned: Precompiled | Kit, reporter: Reporter, *, offline: bool) -> Path:
     """The pinned wheel for this machine, in the store, its hash verified; `SourceError`."""
     wheel = for_machine(pinned, platform.machine())
     kept = store.downloads / wheel.sha256 / wheel.file
@@ -29,7 +29,7 @@ def fetch(store: Store, pinned: Precompiled, reporter: Reporter, *, offline: boo
         raise SourceError(
             f"{wheel.file} is not in the cache, and the build is offline",
             where=pinned.where,
-            hint=f"build once with a network, or: {_FROM_SOURCE}",
+            hint=f"build once with a network, or: {_otherwise(pinned)}",
             slug="no-source",
         )
     reporter.stage("fetch", wheel.file)
@@ -37,15 +37,22 @@ def fetch(store: Store, pinned: Precompiled, reporter: Reporter, *, offline: boo
     return download(store, url, wheel.sha256, wheel.file, reporter)
 
 
-def for_machine(pinned: Precompiled, machine: str) -> PinnedWheel:
+def _otherwise(pinned: Precompiled | Kit) -> str:
+    if isinstance(pinned, Kit):
+        return f"install what brings {pinned.unless} into the SDK"
+    return _FROM_SOURCE
+
+
+def for_machine(pinned: Precompiled | Kit, machine: str) -> PinnedWheel:
     """The wheel for ``machine`` (as ``uname -m`` names it)."""
     for wheel in pinned.files:
         if wheel.machine == machine:
             return wheel
+    have = ", ".join(item.machine for item in pinned.files)
     raise SourceError(
-        f"there are no precompiled members for {machine}",
+        f"there is no pinned wheel of {pinned.project} for {machine}",
         where=pinned.where,
-        hint=f"there are for {', '.join(item.machine for item in pinned.files)}; {_FROM_SOURCE}",
+        hint=f"there are for {have}; {_otherwise(pinned)}",
         slug="no-precompiled",
     )
 

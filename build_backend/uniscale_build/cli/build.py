@@ -78,7 +78,10 @@ def plan(
     """Print what a build would do, and why; nothing is fetched or built."""
     import json as format_json
 
-    _, made = resolve(backend, device, task, config)
+    from uniscale_build.together import check_together
+
+    project, made = resolve(backend, device, task, config)
+    check_together(project, made)
     if json:
         print(format_json.dumps({**made.as_json(), "digest": made.digest}, indent=2))
         return
