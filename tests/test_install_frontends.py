@@ -52,7 +52,8 @@ def places(native: Native) -> Iterator[dict[str, str]]:
 
 def run(*words: str | Path, native: Native, folder: Path, code: int = 0) -> str:
     env = {k: v for k, v in native.env.items() if k not in ("PYTHONPATH", "CI")}
-    env |= {"UNISCALE_DATA": str(folder / "data"), "UNISCALE_CACHE": str(folder / "cache")}
+    env |= {"UNISCALE_DATA": str(folder / "data"), "UNISCALE_CACHE": str(folder / "cache"),
+            "PATH": "/usr/bin:/bin"}  # fmt: skip
     ran = subprocess.run(
         [str(word) for word in words], cwd=folder, env=env, text=True, capture_output=True,
         check=False, stdin=subprocess.DEVNULL,

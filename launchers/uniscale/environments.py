@@ -164,6 +164,15 @@ def _make(folder: Path, system: bool) -> Path:
     return python
 
 
+def sees_the_system(python: str) -> bool:
+    """True when the environment of ``python`` sees the packages of the Python it was made from."""
+    try:
+        text = (Path(python).parent.parent / "pyvenv.cfg").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "include-system-site-packages = true" in text
+
+
 def packages(folder: Path) -> Path:
     """The folder of an environment's packages."""
     found = sorted(folder.glob("lib/python*/site-packages"))

@@ -47,8 +47,14 @@ def examine(payload: Payload, device: Device | None, chips: Chips) -> list[Findi
 
 
 def _places(payload: Payload) -> list[str]:
-    """Where the payload's process will find packages: its prefix, its own site, then ours."""
-    return list(dict.fromkeys([str(payload.prefix), str(payload.prefix.parents[1]), *sys.path]))
+    """Where the payload's process will find packages: its prefix, its own site, then ours.
+
+    One in an environment of its own sees ours only where that was made to see the system's.
+    """
+    from uniscale.environments import sees_the_system
+
+    ours = sys.path if payload.python is None or sees_the_system(payload.python) else []
+    return list(dict.fromkeys([str(payload.prefix), str(payload.prefix.parents[1]), *ours]))
 
 
 def _chips(payload: Payload, device: Device | None, chips: Chips) -> Iterator[Finding]:

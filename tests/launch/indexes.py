@@ -58,11 +58,12 @@ def make_wheel(
     requires_python: str = ">=3.10",
     sdk: dict[str, str | None] | None = None,
     upstream: str | None = None,
+    info: _Info | None = None,
 ) -> Path:
     """A wheel with one payload in ``out``: a backend's own, or with ``name`` uniscale a bundle."""
     distribution = name or f"uniscale-{backend.replace('.', '-').lower()}"
     full = f"{version}+{label or device.lower().replace('_', '.')}"
-    told = payload_info(backend, device, upstream or version, sdk)
+    told = {**payload_info(backend, device, upstream or version, sdk), **(info or {})}
     folder = f"{backend if name else distribution}-{device}"
     root = f"uniscale_payloads/{folder}"
     members = [

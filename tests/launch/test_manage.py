@@ -99,3 +99,13 @@ def test_show(place: Place) -> None:
     told = place.run("show", "llama.cpp").ok().out
     assert "llama.cpp 1.1 for cpu" in told and "uniscale-llama-cpp 1.1+cpu" in told
     assert place.run("show", "vllm").refused("unknown-backend", 2)
+
+
+def test_the_doctor_looks_into_the_environment_of_a_payload(place: Place) -> None:
+    """What only our own Python has does not help an engine in an environment of its own."""
+    place.index.add(info={"requirements": {"kept": ["typer>=0.1"]}})
+    place.install("llama.cpp", "--isolated")
+    told = json.loads(place.run("doctor", "--json").out)
+    assert "typer" in json.dumps(told)
+    place.install("llama.cpp")
+    assert '"typer' not in json.dumps(json.loads(place.run("doctor", "--json").out))
