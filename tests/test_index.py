@@ -11,8 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from uniscale_build.errors import IndexSiteError, Problems, UniscaleError, WheelError
+from uniscale_build.errors import IndexSiteError, Problems, StoreError, UniscaleError, WheelError
 from uniscale_build.index import Request, publish
+from uniscale_build.wheel import Member
 
 from tests import wheels
 from tests.payload_wheels import payload_record, payload_wheel, plain_wheel
@@ -330,6 +331,56 @@ def test_a_place_that_is_no_index(what: str, tmp_path: Path, dist: Path) -> None
         publish(place, Request(add=(dist,)))
     assert caught.value.slug == "not-a-site"
     assert place.is_file() or [path.name for path in place.iterdir()] == ["sub"]
+
+
+def test_a_full_disk_is_a_sentence_and_the_index_stays_valid(dist: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        publish(small / "site", Request(add=(dist,)))
+        before = look(small / "site")
+        for number in range(12):
+            payload_wheel(tmp_path / "more", "sglang", f"0.{number}.0", content=os.urandom(9000))
+        with pytest.raises(StoreError) as caught:
+            publish(small / "site", Request(add=(tmp_path / "more",)))
+        assert caught.value.slug == "disk-full" and look(small / "site") == before
+        # Room for the wheels, not for the pages: what was stored is published when there is more.
+        one = payload_wheel(tmp_path / "one", "sglang", "1.0", content=b"x").path
+        blocks = os.statvfs(small).f_bavail - 4
+        (small / "fill").write_bytes(b"x" * 4096 * blocks)
+        with pytest.raises(StoreError):
+            publish(small / "site", Request(add=(one,)))
+        check_site(small / "site", complete=False)
+        (small / "fill").unlink()
+        publish(small / "site", Request(add=(one,)))
+        assert len(check_site(small / "site")) == 5
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_bundles_beside_split_wheels_are_pointed_out(site: Path, tmp_path: Path) -> None:
+    heard = wheels.Listener()
+    publish(site, Request(), heard)
+    assert heard.notes == []
+    record = payload_record("vllm", "1.0", "cpu")
+    bundle = wheels.write(
+        tmp_path / "bundle", [Member("uniscale_payloads/vllm-cpu/payload.json",
+                                     json.dumps(record).encode())],
+        name="uniscale", version="0.1.0+vllm.cpu",
+        metadata="Metadata-Version: 2.1\nName: uniscale\nVersion: 0.1.0+vllm.cpu\n",
+    )  # fmt: skip
+    publish(site, Request(add=(bundle.path,)), heard)
+    assert [note for note in heard.notes if "index of their own" in note and "cpu/" in note]
+    assert len(check_site(site)) == 5
+
+
+def test_a_wheel_can_come_withdrawn(site: Path, tmp_path: Path) -> None:
+    made = payload_wheel(tmp_path / "new", "vllm", "1.0").path
+    publish(site, Request(add=(made,), yank={made.name: "for tests"}))
+    assert {one["file"]: one["yanked"] for one in catalog(site)["wheels"]}[made.name] == "for tests"
 
 
 def test_drift_reports_are_shown_and_others_refused(site: Path, tmp_path: Path) -> None:

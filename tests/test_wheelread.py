@@ -111,6 +111,7 @@ BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "something before": (lambda data: b"#!/bin/sh\n" + data, "zip-layout"),
     "another name inside": (lambda data: data.replace(b"pkg/empty", b"pkg/emptY", 1), "zip-layout"),
     "another size inside": (lambda data: data[:18] + b"\x01" + data[19:], "zip-layout"),
+    "a comment that is not there": (lambda data: data[:-1] + b"\1", "zip-layout"),
     "damaged content": (lambda data: data[:60] + b"\xff\xff\xff" + data[63:], "bad-zip"),
 }
 

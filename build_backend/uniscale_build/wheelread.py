@@ -172,7 +172,8 @@ class _Reader:
         if stream is None:
             raise zipfile.BadZipFile("closed")
         stream.seek(max(0, size - comment - 22))
-        if stream.read(4) != b"PK\5\6":
+        end = stream.read(22)
+        if end[:4] != b"PK\5\6" or int.from_bytes(end[20:], "little") != comment:
             self._wrong("something follows the end of the archive", "zip-layout")
 
     def _check_member(self, info: zipfile.ZipInfo, dist_info: str) -> str | None:

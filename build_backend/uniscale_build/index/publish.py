@@ -24,6 +24,7 @@ from uniscale_build.recordfile import file_sha256
 from uniscale_build.store import disk_errors
 
 ALL = "all"
+NAME = "uniscale"
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,9 @@ class _Run:
 
     def _check_names(self) -> None:
         """Stored files that are named must be there, and what was stored must still be."""
+        coming = {one.name for one in self.given}
         for name in (*self.request.remove, *self.request.yank, *self.request.unyank):
-            if name not in self.wheels:
+            if name not in self.wheels and not (name in coming and name in self.request.yank):
                 self.errors.append(
                     IndexSiteError(f"the index has no {name}", where=str(self.site.packages),
                                    hint=did_you_mean(name, self.wheels), slug="unknown-file")
@@ -246,9 +248,21 @@ class _Run:
         for one in fresh:
             assert one.entry is not None
             self.state.entries[one.job.path.name] = ((0, 0, 0), one.entry)
-        self.channels = tuple(
-            sorted({entry.device for _, entry in self.state.entries.values() if entry.device})
-        )
+        entries = [entry for _, entry in self.state.entries.values()]
+        self.channels = tuple(sorted({entry.device for entry in entries if entry.device}))
+        self._note_bundles(entries)
+
+    def _note_bundles(self, entries: Sequence[Entry]) -> None:
+        """pip takes a bundle for the launchers that a split wheel requires: it sorts higher."""
+        held: dict[str, set[bool]] = defaultdict(set)
+        for entry in entries:
+            if entry.device:
+                held[entry.device].add(entry.project == NAME)
+        for device in sorted(device for device, kinds in held.items() if len(kinds) > 1):
+            self.reporter.note(
+                f"{device}/ holds bundles and wheels of one backend: for the latter pip will take "
+                "a bundle as their launchers; give bundles an index of their own"
+            )
 
     def _store(self, fresh: Sequence[Taken]) -> None:
         """Wheels and their sidecars under their names, the wheel last."""
