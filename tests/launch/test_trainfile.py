@@ -127,6 +127,23 @@ def test_flagscales_layout_without_it(tmp_path: Path) -> None:
     assert any("nowhere/train.py is not here" in one for one in plan.warnings)
 
 
+def test_flagscales_machines(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("10.0.0.1 slots=8 type=A800\n10.0.0.2 slots=8 type=BI_V150\n10.0.0.3\n")
+    path = tmp_path / "x.yaml"
+    runner = f"runner: {{hostfile: {hosts}, nnodes: 2, ssh_port: 2222, nproc_per_node: 8}}"
+    envs = "envs: {A: 1, device_type_specific: {BI_V150: {B: 2}}}"
+    told = FLAGSCALE.replace("runner: {backend: torchrun, nnodes: 1, nproc_per_node: 2}", runner)
+    path.write_text(told.replace("envs: {OMP_NUM_THREADS: 4}", envs))
+    plan = read(path)
+    assert [one.name for one in plan.nodes] == ["10.0.0.1", "10.0.0.2"]
+    assert {one.port for one in plan.nodes} == {2222} and plan.processes == "8"
+    assert plan.special == {"BI_V150": {"B": "2"}} and plan.environment == {"A": "1"}
+    path.write_text(told.replace("nnodes: 2", "nnodes: 0"))
+    with pytest.raises(UniscaleError, match=r'"runner\.nnodes" is 0'):
+        read(path)
+
+
 def test_methods() -> None:
     assert len(METHODS) == 12
     assert named("LoRA") == "lora" and named("AdaptionPrompt") == "adaption_prompt"
