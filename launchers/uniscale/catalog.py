@@ -81,6 +81,7 @@ class Catalog:
     where: str  # its address or folder, as it is told to people
     base: str  # address that the wheels' are relative to
     wheels: tuple[Wheel, ...]
+    devices: tuple[Mapping[str, Any], ...] = ()  # as told; `offered` reads them
 
     def address(self, wheel: Wheel) -> str:
         """The absolute address of a wheel."""
@@ -138,7 +139,9 @@ def read(index: str) -> Catalog:
             f"its catalog has schema {root.get('schema')!r}; this uniscale reads {SCHEMA}",
             where=shown, hint="install a newer uniscale", slug="catalog-schema",
         )  # fmt: skip
-    return Catalog(shown, base, _wheels(root["wheels"], shown))
+    told = root.get("devices")
+    chips = tuple(one for one in told if isinstance(one, dict)) if isinstance(told, list) else ()
+    return Catalog(shown, base, _wheels(root["wheels"], shown), chips)
 
 
 def _base(index: str) -> str:

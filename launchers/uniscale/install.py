@@ -6,7 +6,6 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LaunchError, StoreError, UniscaleError
 from uniscale_build.ids import slug
@@ -19,9 +18,7 @@ from uniscale.choosing import choose
 from uniscale.fetch import fetch
 from uniscale.installers import Wanted
 from uniscale.installplan import LAUNCHER, Steps, constraints_file, plan, requirements
-
-if TYPE_CHECKING:
-    from uniscale_build.devices import Device
+from uniscale.offered import asked_device
 
 _OTHERS = 8  # told on a terminal; --json has all
 
@@ -64,19 +61,11 @@ def install(request: InstallRequest) -> int:
 def worked_out(request: InstallRequest, index: Catalog | None = None) -> Steps:
     """The steps of a request; nothing is changed."""
     known = devices.known()
-    device, seen = asked_device(request.device, known)
     found = index or catalogs.read(catalogs.which(request.index))
+    device, seen = asked_device(request.device, known, found.devices)
     fits = machine.inspect(device, seen)
     choice = choose(found, _backend(request.backend, found), fits, request.version)
     return plan(found, choice, fits, isolated=request.isolated)
-
-
-def asked_device(word: str | None, known: dict[str, Device]) -> tuple[Device, str]:
-    """The device that a word names, or the one that is here; and what shows it ("" if nothing)."""
-    if word is None:
-        return devices.here(known)
-    device = devices.named(word, known)
-    return device, devices.present({device.name: device}).get(device.name, "")
 
 
 def _backend(word: str, index: Catalog) -> str:

@@ -59,8 +59,13 @@ def plan(catalog: Catalog, choice: Choice, machine: Machine, *, isolated: bool) 
     kept = {name: version for name, version in found.items() if version is not None}
     absent = tuple(name for name, version in found.items() if version is None)
     errors = list(_conflicts(wheel, machine, kept, absent))
+    launcher = None
     if not isolated:
         errors += _in_the_way(wheel)
+        try:
+            launcher = _launcher(catalog, wheel, machine)
+        except LaunchError as error:
+            errors.append(error)
     raise_all(errors)
     device = machine.device.name
     return Steps(
@@ -70,7 +75,7 @@ def plan(catalog: Catalog, choice: Choice, machine: Machine, *, isolated: bool) 
         isolated=f"{choice.held.backend}-{device}-{wheel.sha256[:12]}" if isolated else None,
         kept=kept,
         absent=absent,
-        launcher=None if isolated else _launcher(catalog, wheel, machine),
+        launcher=launcher,
         there=None if isolated else installed(wheel.name),
     )
 
@@ -162,7 +167,10 @@ def _in_the_way(wheel: Wheel) -> Iterable[UniscaleError]:
 
 
 def _launcher(catalog: Catalog, wheel: Wheel, machine: Machine) -> Wheel | None:
-    """The plain uniscale of the index, when the wheel requires another than is installed."""
+    """The plain uniscale of the index, when the wheel requires another than is installed.
+
+    It comes from this index or not at all: on another one, the name may be somebody else's.
+    """
     wanted = [one for one in requirements(wheel) if canonicalize_name(one.name) == LAUNCHER]
     here = installed(LAUNCHER)
     if not wanted or (here is not None and all(_satisfies(one, here) for one in wanted)):
@@ -174,7 +182,22 @@ def _launcher(catalog: Catalog, wheel: Wheel, machine: Machine) -> Wheel | None:
         and all(_satisfies(need, one.version) for need in wanted)
         and any(tag in machine.tags for tag in one.tags)
     ]  # fmt: skip
-    return max(fitting, key=lambda one: Version(one.version), default=None)
+    need = " and ".join(map(str, wanted))
+    if not fitting:
+        raise LaunchError(
+            f"it needs {need}, which the index has not", where=catalog.where,
+            hint="who publishes it adds the plain uniscale wheel: uniscale-build wheel --split",
+            slug="no-launcher",
+        )  # fmt: skip
+    for payload in payloads.find().payloads:
+        brought = owner(payload) if payload.python is None else None
+        if brought is not None and canonicalize_name(brought.metadata["Name"]) == LAUNCHER:
+            what = f"replacing uniscale {here} would take {payload.title} with it"
+            raise LaunchError(
+                f"it needs {need}, and {what}",
+                where=str(payload.prefix), hint="add --isolated", slug="payload-there",
+            )  # fmt: skip
+    return max(fitting, key=lambda one: Version(one.version))
 
 
 def constraints_file(steps: Steps) -> Path:

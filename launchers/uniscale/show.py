@@ -75,12 +75,12 @@ def _facts(payload: Payload) -> dict[str, Any]:
 def _offered(backend: str, device: str | None, index: str) -> list[dict[str, Any]]:
     """The index's wheels of the backend for the device (the one that is here), best first."""
     from uniscale import catalog, choosing, devices, machine
-    from uniscale.install import asked_device
+    from uniscale.offered import asked_device
 
     found = catalog.read(index)
     if not any(slug(backend) == slug(name) for name in found.backends()):
         return []
-    chip, seen = asked_device(device, devices.known())
+    chip, seen = asked_device(device, devices.known(), found.devices)
     try:
         choice = choosing.choose(found, backend, machine.inspect(chip, seen))
     except UniscaleError as error:

@@ -171,6 +171,23 @@ def test_a_half_written_index(place: Place) -> None:
     place.fails("no-catalog", "llama.cpp", code=12)
 
 
+def test_the_launchers_come_from_the_same_index(place: Place) -> None:
+    place.index.add(requires=["uniscale>=0.2"])
+    assert "uniscale>=0.2" in place.fails("no-launcher", "llama.cpp")
+    place.index.add("vllm", name="uniscale", version="0.1.0", label="vllm.cpu", upstream="1.0")
+    place.install("vllm")
+    place.index.add_plain("0.2.0")
+    told = place.fails("payload-there", "llama.cpp")
+    assert "replacing uniscale 0.1.0+vllm.cpu would take vllm (cpu) with it" in told
+
+
+def test_a_device_that_only_the_index_knows(place: Place) -> None:
+    place.index.add(device="Acme_X9", info={"device_environment": {"aliases": ["x9"]}})
+    told = place.install("llama.cpp", "-d", "X9").out
+    assert "llama.cpp 1.0 for Acme_X9" in told and "no Acme_X9 was found" in told
+    assert "did you mean" in place.install("llama.cpp", "-d", "acmx9", code=2).err
+
+
 def test_nothing_that_fits(place: Place) -> None:
     place.index.add(tag="cp39-cp39-manylinux_2_17_x86_64")
     place.index.add(tag=f"{PYTHON}-{PYTHON}-manylinux_2_99_x86_64")
