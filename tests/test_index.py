@@ -157,6 +157,19 @@ def test_what_is_remembered_may_be_lost(site: Path, text: str | None) -> None:
     assert look(site) == before
 
 
+def test_a_copy_without_what_is_remembered(site: Path, tmp_path: Path) -> None:
+    """Other times, other inodes, no state: the catalog still says when, and what it was."""
+    before = look(site)
+    skip = shutil.ignore_patterns(".uniscale")
+    shutil.copytree(site, tmp_path / "copy", copy_function=shutil.copyfile, ignore=skip)
+    publish(tmp_path / "copy", Request())
+    assert look(tmp_path / "copy") == before
+    (tmp_path / "copy" / ".uniscale" / "state").unlink()
+    payload_wheel(tmp_path / "copy" / "packages", "vllm", "0.32.0", content=b"x = 2\n",
+                  tag="cp311-cp311-manylinux_2_35_x86_64")  # fmt: skip
+    assert refused(tmp_path / "copy", Request()).slug == "changed-wheel"
+
+
 def test_sidecars_and_pages_that_are_gone_come_back(site: Path) -> None:
     before = look(site)
     (site / "packages" / f"{VLLM}.metadata").unlink()

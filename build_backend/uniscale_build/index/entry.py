@@ -202,10 +202,15 @@ def _facts(
 
 
 @functools.lru_cache(maxsize=1024)  # wheels come many at a time
-def stamp(seconds: int) -> str:
+def stamp(moment: int) -> str:
     """Seconds since 1970 as ISO 8601, in UTC."""
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    found = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc)
+    return found.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds(text: str) -> int:
+    """What `stamp` made of it; `ValueError` for anything else."""
+    return int(datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
 
 
 def _payload(folder: str, info: Mapping[str, Any]) -> dict[str, object]:
@@ -243,8 +248,8 @@ def _bill(wheel: Wheel) -> tuple[int | None, str | None]:
     if data is None:
         return None, None
     try:
-        text = str(json.loads(data)["metadata"]["timestamp"]).replace("Z", "+00:00")
-        return int(datetime.datetime.fromisoformat(text).timestamp()), f"{wheel.dist_info}/{_SBOM}"
+        text = str(json.loads(data)["metadata"]["timestamp"])
+        return seconds(text), f"{wheel.dist_info}/{_SBOM}"
     except (ValueError, KeyError, TypeError) as error:
         raise WheelError(
             f"its SBOM cannot be read: {error}", where=str(wheel.path), slug="bad-sbom",

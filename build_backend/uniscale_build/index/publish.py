@@ -12,13 +12,21 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from uniscale_build.errors import IndexSiteError, UniscaleError, did_you_mean, raise_all
 from uniscale_build.index import front, pages
 from uniscale_build.index.entry import Entry
-from uniscale_build.index.site import Site, Source, source_of, stat_of
-from uniscale_build.index.take import METADATA, PROVENANCE, Job, Taken, now, take_all
+from uniscale_build.index.site import Site, source_of, stat_of
+from uniscale_build.index.take import (
+    METADATA,
+    PROVENANCE,
+    Given,
+    Job,
+    Taken,
+    given_wheels,
+    now,
+    take_all,
+)
 from uniscale_build.progress import Reporter, Silent
 from uniscale_build.recordfile import file_sha256
 from uniscale_build.store import disk_errors
@@ -60,48 +68,17 @@ def publish(root: Path, request: Request, reporter: Reporter | None = None) -> P
     refused.
     """
     reporter = reporter if reporter is not None else Silent()
-    given = _given(request.add)
+    given = given_wheels(request.add)
     site = Site(root.absolute())
     with disk_errors(root, "point --out"), site.locked(reporter):
         return _Run(site, request, given, reporter)()
-
-
-class _Given(NamedTuple):
-    """A wheel that was given: its path, its name, how it looks from outside."""
-
-    path: str
-    name: str
-    source: Source
-
-
-def _given(words: Sequence[Path]) -> list[_Given]:
-    """The wheels among files and folders; errors for what has none."""
-    found: dict[str, _Given] = {}
-    errors: list[UniscaleError] = []
-    for word in words:
-        folder = os.path.abspath(word)
-        try:
-            with os.scandir(folder) as items:
-                inside = [one for one in items if one.name.endswith(".whl") and one.is_file()]
-            ours = [_Given(item.path, item.name, source_of(item.stat())) for item in inside]
-            what = "there is no wheel in this folder"
-        except NotADirectoryError:
-            ours = [_Given(folder, word.name, source_of(os.stat(folder)))]
-        except FileNotFoundError:
-            ours, what = [], "there is no such file"
-        if not ours:
-            hint = "uniscale-build wheel --split makes wheels"
-            errors.append(IndexSiteError(what, where=str(word), hint=hint, slug="no-wheel"))
-        found.update((one.path, one) for one in sorted(ours))
-    raise_all(errors)
-    return list(found.values())
 
 
 class _Run:
     """One change of an index, under its lock."""
 
     def __init__(
-        self, site: Site, request: Request, given: list[_Given], reporter: Reporter
+        self, site: Site, request: Request, given: list[Given], reporter: Reporter
     ) -> None:
         self.site = site
         self.request = request
@@ -113,6 +90,7 @@ class _Run:
                        if time and name.endswith(".whl")}  # fmt: skip
         self.yanked = site.yanked()
         self.errors: list[UniscaleError] = []
+        self._catalog: dict[str, tuple[str, int]] | None = None
         self.known: list[str] = []
 
     def __call__(self) -> Published:
@@ -183,20 +161,29 @@ class _Run:
             sidecar = f"{name}{METADATA}" in self.stored
             if self.request.verify or not sidecar or known is None or known[0] != self.stored[name]:
                 folder = self.site.incoming / f"s{len(jobs)}"
-                upload = known[1].upload if known else self.stored[name][1] // 10**9
+                upload = self._published(name)[1] or self.stored[name][1] // 10**9
                 jobs.append(Job(self.site.packages / name, folder, upload, stored=True))
         return jobs
 
+    def _published(self, name: str) -> tuple[str, int]:
+        """SHA-256 and time of a stored wheel as it was published; "" and 0 when nobody knows."""
+        if name in self.state.entries:
+            entry = self.state.entries[name][1]
+            return entry.sha256, entry.upload
+        if self._catalog is None:
+            self._catalog = self.site.published()
+        return self._catalog.get(name, ("", 0))
+
     def _is_as_published(self, taken: Taken) -> bool:
-        known = self.state.entries.get(taken.job.path.name)
-        if not taken.job.stored or known is None or taken.entry is None:
+        if not taken.job.stored or taken.entry is None:
             return True
-        if known[1].sha256 == taken.entry.sha256:
+        sha256, _ = self._published(taken.job.path.name)
+        if sha256 in ("", taken.entry.sha256):
             return True
         self.errors.append(
             IndexSiteError(
                 "this is not the file that was published "
-                f"(SHA-256 {known[1].sha256}, now {taken.entry.sha256})",
+                f"(SHA-256 {sha256}, now {taken.entry.sha256})",
                 where=str(taken.job.path),
                 hint=f"put the right one back, or take it out: --remove {taken.job.path.name}",
                 slug="changed-wheel",

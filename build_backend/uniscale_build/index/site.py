@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uniscale_build.errors import IndexSiteError
-from uniscale_build.index.entry import Entry
+from uniscale_build.index.entry import Entry, seconds
 from uniscale_build.progress import Reporter
 
 # Raise when what is read of a wheel, or how pages are written, changes.
@@ -83,7 +83,9 @@ class Site:
         if self.root.exists() and not self.root.is_dir():
             raise IndexSiteError("this is a file", where=str(self.root), slug="not-a-site",
                                  hint="--out names the folder of the index")  # fmt: skip
-        if not self._own.is_dir() and self.root.is_dir() and any(self.root.iterdir()):
+        copied = self.packages.is_dir() and (self.root / "catalog.json").is_file()
+        known = self._own.is_dir() or copied
+        if not known and self.root.is_dir() and any(self.root.iterdir()):
             raise IndexSiteError(
                 "this folder holds something that is no index",
                 where=str(self.root),
@@ -167,6 +169,18 @@ class Site:
         for (device, size, time, inode), sha256 in state.sources.items():
             lines.append(f"source\t{device}\t{size}\t{time}\t{inode}\t{sha256}")
         self.put(self._state, "\n".join([*lines, ""]).encode())
+
+    def published(self) -> dict[str, tuple[str, int]]:
+        """What the catalog says of each wheel: its SHA-256, and when it was added.
+
+        It is what is left to know when an index was copied without its ``.uniscale``.
+        """
+        try:
+            told = json.loads((self.root / "catalog.json").read_text(encoding="utf-8"))
+            return {str(one["file"]): (str(one["sha256"]), seconds(str(one["upload_time"])))
+                    for one in told["wheels"]}  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def put(self, path: Path, data: bytes) -> int:
         """``data`` at ``path``, whole or not at all; 1, or 0 when it is there already.

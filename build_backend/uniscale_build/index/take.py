@@ -9,15 +9,48 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from uniscale_build.errors import UniscaleError, WheelError
+from uniscale_build.errors import IndexSiteError, UniscaleError, WheelError, raise_all
 from uniscale_build.index.entry import Entry, Sidecars, check_file_name, read_entry
+from uniscale_build.index.site import Source, source_of
 from uniscale_build.pack import cores
 from uniscale_build.progress import Reporter
 
 # Below this a pool costs more than it saves, unless the wheels are large.
 _FEW, _LARGE = 24, 64 << 20
 METADATA, PROVENANCE = ".metadata", ".provenance.json"
+
+
+class Given(NamedTuple):
+    """A wheel that was given: its path, its name, how it looks from outside."""
+
+    path: str
+    name: str
+    source: Source
+
+
+def given_wheels(words: Sequence[Path]) -> list[Given]:
+    """The wheels among files and folders; errors for what has none."""
+    found: dict[str, Given] = {}
+    errors: list[UniscaleError] = []
+    for word in words:
+        folder = os.path.abspath(word)
+        try:
+            with os.scandir(folder) as items:
+                inside = [one for one in items if one.name.endswith(".whl") and one.is_file()]
+            ours = [Given(item.path, item.name, source_of(item.stat())) for item in inside]
+            what = "there is no wheel in this folder"
+        except NotADirectoryError:
+            ours = [Given(folder, word.name, source_of(os.stat(folder)))]
+        except FileNotFoundError:
+            ours, what = [], "there is no such file"
+        if not ours:
+            hint = "uniscale-build wheel --split makes wheels"
+            errors.append(IndexSiteError(what, where=str(word), hint=hint, slug="no-wheel"))
+        found.update((one.path, one) for one in sorted(ours))
+    raise_all(errors)
+    return list(found.values())
 
 
 @dataclass(frozen=True)
