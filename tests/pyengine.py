@@ -42,7 +42,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
     name = f"{{NAME}}-{{VERSION}}-py3-none-any.whl"
     with zipfile.ZipFile(os.path.join(folder, name), "w") as out:
         for file in sorted(os.listdir("pyengine")):
-            if file.endswith(".py"):
+            if file.endswith(".py") and not os.environ.get("PYENGINE_EMPTY"):
                 out.write(f"pyengine/{{file}}")
         if os.environ.get("PYENGINE_COMPILES"):
             out.writestr("pyengine/_kernels.so", b"compiled here")
@@ -65,6 +65,16 @@ REQUIRES = (
     "numpy>=1.20", "torch==2.13.0+cpu", "triton @ https://example.invalid/t.whl",
     'vendor-runtime>=3; python_version > "3.8"', 'pandas; extra == "more"',
 )  # fmt: skip
+# A native part: one library to ship, and one that is only there to link with.
+OPERATORS = """\
+cmake_minimum_required(VERSION 3.20)
+project(operators LANGUAGES C)
+add_library(twice MODULE twice.c)
+file(CONFIGURE OUTPUT nothing.c CONTENT "")
+add_library(host SHARED nothing.c)
+set_target_properties(host PROPERTIES UNISCALE_BUILD_ONLY ON)
+target_link_libraries(twice PRIVATE -Wl,--no-as-needed host -Wl,--as-needed)
+"""
 BACKEND = """\
 backend: pyengine
 title: A small Python engine
@@ -174,6 +184,8 @@ def make_engine(tmp_path: Path, cache: str = "cache") -> PyEngine:
         "backend.py": BACKEND_PY.format(requires=list(REQUIRES)),
         "pyengine/__init__.py": ENGINE,
         "pyengine/__main__.py": "from pyengine import main\n\nmain()\n",
+        "operators/CMakeLists.txt": OPERATORS,
+        "operators/twice.c": "int twice(int n) { return 2 * n; }\n",
     }
     for name, text in files.items():
         (upstream / name).parent.mkdir(parents=True, exist_ok=True)

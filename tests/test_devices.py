@@ -9,7 +9,7 @@ from uniscale_build.detection import detected, find_devices
 from uniscale_build.devices import FACTS, Detect, Device, Probe, Root, Sdk
 from uniscale_build.errors import ToolchainError, UniscaleError
 from uniscale_build.project import find_project
-from uniscale_build.sdk import captured, find_sdk, missing_sdk
+from uniscale_build.sdk import captured, find_sdk, missing_sdk, unfit_sdk
 from uniscale_build.toolchain import probe
 
 from .native import ROOT
@@ -153,6 +153,19 @@ def test_every_trouble_with_an_sdk_is_one_error_with_a_hint(kit: Path, tmp_path:
     (kit / "bin" / "xcc").unlink()
     (kit / "bin" / "xcc").mkdir()
     assert fault(sdk(kit), env).slug == "no-compiler"
+
+
+def test_an_sdk_that_is_there_but_too_old_is_no_sdk_to_build_with(kit: Path) -> None:
+    env = {"PATH": os.defpath}
+    assert unfit_sdk(device(sdk=sdk(kit)), env) == []
+    program(kit / "bin" / "xcc", "echo xcc version 3.0.9")
+    assert missing_sdk(device(sdk=sdk(kit)), env) == []
+    (error,) = unfit_sdk(device(sdk=sdk(kit)), env)
+    assert error.slug == "old-compiler" and "3.1 is needed" in error.what
+    # Without bounds nothing is run.
+    program(kit / "bin" / "xcc", "echo ran > $(dirname $0)/ran")
+    assert unfit_sdk(device(sdk=sdk(kit, compiler=Probe("xcc", paths=("bin",)))), env) == []
+    assert not (kit / "bin" / "ran").exists()
 
 
 def test_a_script_is_taken_over_as_a_difference(tmp_path: Path) -> None:

@@ -120,6 +120,42 @@ def test_upstreams_own_words_tell_why_its_build_failed(engine: PyEngine) -> None
     assert engine.wheel().returncode == 0
 
 
+def test_a_build_that_gives_metadata_alone_is_refused(engine: PyEngine) -> None:
+    ran = engine.wheel(PYENGINE_EMPTY="1")
+    assert ran.returncode == 8
+    assert "error[empty-payload]" in ran.stderr and "no file but its metadata" in ran.stderr
+    assert not list((engine.cache / "payloads").glob("*/pyengine-cpu"))
+
+
+NATIVE = """\
+recipe:
+  allowed_external: [libhost.so]
+  native:
+    source: operators
+    targets: [twice]
+    languages: [C]
+"""
+
+
+def test_a_native_part_comes_into_the_payload(engine: PyEngine) -> None:
+    engine.adapt(recipe=NATIVE)
+    ran = engine.wheel()
+    assert ran.returncode == 0, ran.stderr
+    assert [path.name for path in (engine.payload / "lib").iterdir()] == ["libtwice.so"]
+    assert (engine.payload / "pyengine" / "__init__.py").is_file()
+    info = json.loads((engine.payload / "payload.json").read_text())
+    assert any(name.startswith("compiler.C") for name in info["toolchain"])
+    (wheel,) = (engine.root / "out").glob("*.whl")
+    assert "-none-linux_" in wheel.name or "-none-manylinux" in wheel.name
+
+
+def test_a_native_part_that_does_not_compile_is_a_sentence(engine: PyEngine) -> None:
+    engine.adapt(recipe=NATIVE.replace("[twice]", "[thrice]"))
+    ran = engine.wheel()
+    assert ran.returncode == 7 and "thrice" in ran.stderr
+    assert "native.log" in ran.stderr
+
+
 def test_kernels_from_source_take_nothing_from_the_pinned_wheel(engine: PyEngine) -> None:
     engine.adapt(recipe=engine.pin_wheel("pyengine/_kernels.bin"))
     ran = engine.wheel(UNISCALE_KERNELS="source")

@@ -10,7 +10,7 @@ from uniscale_build.errors import UniscaleError
 from uniscale_build.manifest import Backend
 from uniscale_build.plan import BackendPlan, make_plan
 from uniscale_build.project import Project
-from uniscale_build.sdk import missing_sdk, where_expected
+from uniscale_build.sdk import unfit_sdk, where_expected
 from uniscale_build.settings import Settings
 
 # state → the words for people
@@ -42,14 +42,17 @@ class Pair:
 
 
 def all_pairs(project: Project, environ: Mapping[str, str] | None = None) -> list[Pair]:
-    """Every pair, backends and devices in the order of their names; nothing is fetched or run."""
+    """Every pair, backends and devices in the order of their names; nothing is fetched.
+
+    Of the SDKs that are there, compilers with a bound on their version are asked for it.
+    """
     manifests = project.manifests
     absent: dict[str, list[UniscaleError]] = {}
     pairs = []
     for backend in manifests.backends.values():
         for device in manifests.devices.values():
             if device.name not in absent:
-                absent[device.name] = missing_sdk(device, environ)
+                absent[device.name] = unfit_sdk(device, environ)
             pairs.append(_pair(project, backend, device, absent[device.name]))
     return pairs
 

@@ -89,6 +89,25 @@ def missing_sdk(device: Device, environ: Mapping[str, str] | None = None) -> lis
     return errors
 
 
+def unfit_sdk(device: Device, environ: Mapping[str, str] | None = None) -> list[UniscaleError]:
+    """What `missing_sdk` tells, and a compiler whose version the manifest rules out.
+
+    The compiler is asked for its version where there are bounds, and for nothing else.
+    """
+    env = dict(os.environ if environ is None else environ)
+    errors = missing_sdk(device, env)
+    probe = device.sdk.compiler if device.sdk else None
+    if errors or device.sdk is None or probe is None or not (probe.least or probe.below):
+        return errors
+    roots = _roots(device, device.sdk, env, errors)
+    folders = [Path(next(iter(roots.values()), "/"), path) for path in probe.paths]
+    try:
+        _version(device, probe, folders, env)
+    except UniscaleError as error:
+        errors.extend(error.findings())
+    return errors
+
+
 def how_to_install(device: Device) -> str:
     """What brings the SDK: Debian's command where there is one, the vendor's name for it."""
     sdk = device.sdk
@@ -232,6 +251,16 @@ def _compiler(
     device: Device, probe: Probe, folders: list[Path], env: Mapping[str, str]
 ) -> tuple[str, str]:
     """The compiler's path and version, after it has compiled a line when the manifest wants so."""
+    path, version = _version(device, probe, folders, env)
+    if probe.suffix:
+        _prove(device, path, probe.suffix, env)
+    return path, version
+
+
+def _version(
+    device: Device, probe: Probe, folders: list[Path], env: Mapping[str, str]
+) -> tuple[str, str]:
+    """The compiler's path and what it tells of its version, which must be within the bounds."""
     search = os.pathsep.join([*map(str, folders), env.get("PATH", "")])
     path = shutil.which(probe.program, path=search)
     if path is None:
@@ -251,8 +280,6 @@ def _compiler(
         raise _fault(
             device, f"{path} is {version}, too new: below {probe.below} is needed", "new-compiler"
         )
-    if probe.suffix:
-        _prove(device, path, probe.suffix, env)
     return path, version
 
 

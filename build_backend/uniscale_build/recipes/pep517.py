@@ -80,6 +80,7 @@ def build(python: PythonBuild, reporter: Reporter, keep_open: Sequence[int] = ()
         names = precompiled.take(wheel, pinned, python.install)
         reporter.stage("precompiled", f"{len(names)} members of {wheel.name}")
     _check_identity(python.item, python.install)
+    _check_content(python.item, python.install)
     adaptation = python.item.adaptation
     check_declared(adaptation.requirements, rules_applied(python.item, python.install),
                    adaptation.where)  # fmt: skip
@@ -218,6 +219,26 @@ def _dist_info(item: BackendPlan, prefix: Path) -> Path:
 def _metadata(item: BackendPlan, prefix: Path) -> Message:
     path = _dist_info(item, prefix) / "METADATA"
     return HeaderParser().parsestr(path.read_text(encoding="utf-8"))
+
+
+def _check_content(item: BackendPlan, prefix: Path) -> None:
+    """`WheelError` when the build gave metadata and nothing else."""
+    found = (path.relative_to(prefix) for path in prefix.rglob("*") if path.is_file())
+    # The scripts in bin are pip's, made from the metadata.
+    made = [path for path in found if path.parts[0] != "bin" or not _is_script(prefix / path)]
+    if all(path.parts[0].endswith(".dist-info") for path in made):
+        raise WheelError(
+            f"upstream's build of {item.backend.name} gave no file but its metadata",
+            where=item.backend.where,
+            hint="does the build find its packages? See the log, and what upstream's "
+            "pyproject.toml or setup.py calls a package",
+            slug="empty-payload",
+        )
+
+
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == b"#!"
 
 
 def _check_identity(item: BackendPlan, prefix: Path) -> None:
