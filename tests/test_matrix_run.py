@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from uniscale_build.errors import UniscaleError
-from uniscale_build.matrix.rows import all_rows
+from uniscale_build.matrix.rows import Row, all_rows
 from uniscale_build.matrix.runner import Runner
 from uniscale_build.matrix.state import Build, Folder
 from uniscale_build.matrix.work import Event
@@ -249,6 +249,10 @@ class Given:
         self._sha256 = sha256
         self._begun: list[str] = []
 
+    def obstacle(self, row: Row) -> str:
+        """None."""
+        return ""
+
     def ready(self, build: Build) -> bool:
         """Always."""
         return True
@@ -256,6 +260,10 @@ class Given:
     def begin(self, build: Build, waiting: int) -> None:
         """Nothing to start: the wheels are there."""
         self._begun.append(build.id)
+
+    def withdraw(self, build: Build) -> bool:
+        """It is as good as done."""
+        return False
 
     def events(self, timeout: float) -> Iterable[tuple[str, Event]]:
         """Done."""
@@ -273,6 +281,9 @@ class Given:
 
     def stop(self) -> None:
         """Nothing runs."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class Watcher(Listener):

@@ -56,7 +56,9 @@ def matrix(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that --out holds.")
     ] = False,
-    executor: Annotated[str, typer.Option(metavar="NAME", help="Where to build: local.")] = "local",
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="local, or ray: on a Ray cluster.")
+    ] = "local",
     config: Config = None,
     json: Json = False,
     verbose: Verbose = False,

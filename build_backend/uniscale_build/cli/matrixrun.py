@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uniscale_build.matrix.state import Build, Folder, Made
     from uniscale_build.project import Project
 
-EXECUTORS = ("local",)
+EXECUTORS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Asked:
 
 def run_matrix(project: Project, rows: list[Row], asked: Asked, *, json: bool) -> None:
     """Build ``rows``, tell how it went; the exit code is that of the first failure."""
+    from uniscale_build.cli.matrixview import view
     from uniscale_build.errors import SettingsError, did_you_mean
     from uniscale_build.matrix.runner import Runner
     from uniscale_build.matrix.state import Folder
@@ -55,18 +56,18 @@ def run_matrix(project: Project, rows: list[Row], asked: Asked, *, json: bool) -
             print("[]" if json else "nothing to build")
             return
         about = {"executor": executor_name, "config": config}
-        from uniscale_build.cli.matrixview import view
-
-        with view(builds, folder, quiet=json) as watching:
-            plain = _plain_wheel(project, folder)
-            executor = _executor(executor_name, project, folder, config, asked)
-            runner = Runner(builds, executor, folder, watching, about, asked.keep_going)
-            try:
+        plain = _plain_wheel(project, folder)
+        executor = _executor(executor_name, project, folder, config, plain, asked)
+        try:
+            _set_obstacles_aside(builds, executor, named=asked.named)
+            with view(builds, quiet=json) as watching:
+                runner = Runner(builds, executor, folder, watching, about, asked.keep_going)
                 runner.run()
-            except KeyboardInterrupt:
-                watching.close()
-                _interrupted(builds, folder)
-                raise typer.Exit(130) from None
+        except KeyboardInterrupt:
+            _interrupted(builds, folder)
+            raise typer.Exit(130) from None
+        finally:
+            executor.close()
     _tell(builds, plain, folder, time.monotonic() - began, json=json)
     failed = [build for build in builds if build.state == "failed"]
     if failed:
@@ -95,8 +96,6 @@ def _what_to_do(
     else:
         known, name = _pairs(asked.config), asked.executor
         builds = [Build(row) for row in rows]
-    if name == "local":
-        _set_obstacles_aside(builds, named=asked.named)
     return builds, known, name
 
 
@@ -117,16 +116,17 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _set_obstacles_aside(builds: list[Build], *, named: bool) -> None:
-    """What this machine cannot build is skipped; when builds were named and it is all of them, that
-    is a failure."""
+def _set_obstacles_aside(builds: list[Build], executor: Executor, *, named: bool) -> None:
+    """What cannot be built is skipped; when builds were named and it is all of them, that is a
+    failure."""
     from uniscale_build.errors import ToolchainError
 
-    state = "failed" if named and all(build.row.obstacle for build in builds) else "skipped"
+    obstacles = {build.id: executor.obstacle(build.row) for build in builds}
+    state = "failed" if named and all(obstacles.values()) else "skipped"
     for build in builds:
-        if build.row.obstacle and build.state == "waiting":
+        if obstacles[build.id] and build.state == "waiting":
             error = ToolchainError(
-                f"{build.id} {build.row.obstacle}",
+                f"{build.id} {obstacles[build.id]}",
                 hint="build it where that is, or on a cluster with --executor ray",
                 slug="not-here",
             )
@@ -152,8 +152,13 @@ def _plain_wheel(project: Project, folder: Folder) -> Made:
 
 
 def _executor(
-    name: str, project: Project, folder: Folder, config: dict[str, str], asked: Asked
+    name: str, project: Project, folder: Folder, config: dict[str, str], plain: Made, asked: Asked
 ) -> Executor:
+    if name == "ray":
+        from uniscale_build.matrix.cluster import RayExecutor
+
+        path = folder.path / plain.name
+        return RayExecutor(project, folder, config, path, plain.sha256, asked.jobs)
     from uniscale_build.matrix.local import LocalExecutor
 
     return LocalExecutor(project, folder, config, asked.at_once, asked.jobs)

@@ -14,9 +14,10 @@ from uniscale_build.progress import human
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from uniscale_build.matrix.state import Build, Folder
+    from uniscale_build.matrix.state import Build
 
 _EVERY = 10.0  # seconds between two plain lines about one build's progress
+_BAR = 14  # characters
 _MARKS = {
     "waiting": "[dim]…[/]", "running": "[cyan]▶[/]", "done": "[green]✓[/]", "failed": "[red]✗[/]",
     "stopped": "[yellow]■[/]", "skipped": "[dim]-[/]",
@@ -117,11 +118,19 @@ class Table:
         order = ("running", "waiting")
         shown = [b for state in order for b in self._builds if b.state == state]
         table = RichTable(box=None, header_style="bold", pad_edge=False)
-        for name in ("", "build", "stage", "progress", "time"):
-            table.add_column(name, no_wrap=True, justify="right" if name == "time" else "left")
+        # Only the stage gives way on a narrow terminal.
+        same = len({build.row.platform for build in self._builds}) == 1
+        names = [b.id.removesuffix(f"-{b.row.platform}") if same else b.id for b in self._builds]
+        widest = max(len(name) for name in names)
+        progress = _BAR + 6
+        stage = max(8, options.max_width - widest - progress - 16)
+        for name, width in (("", 1), ("build", widest), ("stage", stage), ("progress", progress)):
+            table.add_column(name, no_wrap=True, width=width)
+        table.add_column("time", no_wrap=True, justify="right", width=6)
+        shown_as = dict(zip((b.id for b in self._builds), names, strict=True))
         for build in shown[:room]:
             table.add_row(
-                _MARKS[build.state], escape(build.id), escape(build.stage), _bar(build),
+                _MARKS[build.state], shown_as[build.id], escape(build.stage), _bar(build),
                 _clock(time.monotonic() - build.began) if build.state == "running" else "",
             )  # fmt: skip
         yield table
@@ -142,8 +151,9 @@ def _bar(build: Build) -> str:
         return ""
     if not build.total:
         return human(build.done, build.unit)
-    full = min(20, 20 * build.done // build.total)
-    return f"[green]{'━' * full}[/][dim]{'━' * (20 - full)}[/] {100 * build.done // build.total} %"
+    full = min(_BAR, _BAR * build.done // build.total)
+    share = 100 * build.done // build.total
+    return f"[green]{'━' * full}[/][dim]{'━' * (_BAR - full)}[/] {share:>3} %"
 
 
 def _clock(seconds: float) -> str:
@@ -163,9 +173,8 @@ def _result(build: Build) -> str:
 
 
 @contextlib.contextmanager
-def view(builds: Sequence[Build], folder: Folder, *, quiet: bool) -> Iterator[Watching]:
+def view(builds: Sequence[Build], *, quiet: bool) -> Iterator[Watching]:
     """A table when standard error is a terminal and nobody asked for quiet, else plain lines."""
-    del folder
     if quiet:
         yield Quiet()
         return

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uniscale_build
+from uniscale_build.matrix.rows import Row
 from uniscale_build.matrix.state import Build, Folder
 from uniscale_build.matrix.work import Event, Job
 from uniscale_build.project import Project
@@ -51,6 +52,10 @@ class LocalExecutor:
         self._workers: dict[str, _Worker] = {}
         self._selector = selectors.DefaultSelector()
 
+    def obstacle(self, row: Row) -> str:
+        """What this machine lacks for a row."""
+        return row.obstacle
+
     def ready(self, build: Build) -> bool:
         """True when ``build`` may begin: there is room, and its work folder is free."""
         if len(self._workers) >= self._most:
@@ -79,6 +84,10 @@ class LocalExecutor:
         self._workers[build.id] = _Worker(build, process)
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, build.id)
+
+    def withdraw(self, build: Build) -> bool:
+        """Never: what was begun here runs."""
+        return False
 
     def events(self, timeout: float) -> Iterator[tuple[str, Event]]:
         """What the workers have said, waiting ``timeout`` seconds at most for something."""
@@ -122,6 +131,10 @@ class LocalExecutor:
                     os.killpg(worker.process.pid, signal.SIGKILL)
                 worker.process.wait()
         self._workers.clear()
+
+    def close(self) -> None:
+        """Nothing is kept open but the workers."""
+        self._selector.close()
 
 
 def worker_environment(project: Project) -> dict[str, str]:

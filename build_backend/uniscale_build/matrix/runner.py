@@ -15,6 +15,7 @@ from packaging.utils import parse_wheel_filename
 
 from uniscale_build.errors import UniscaleError, WheelError
 from uniscale_build.manifest import ANY_PYTHON
+from uniscale_build.matrix.rows import Row
 from uniscale_build.matrix.state import Build, Folder, Made
 from uniscale_build.matrix.work import Event
 from uniscale_build.recordfile import file_sha256
@@ -26,11 +27,17 @@ _TICK = 0.25  # seconds between two looks at the clock
 class Executor(Protocol):
     """Where builds run."""
 
+    def obstacle(self, row: Row) -> str:
+        """Why a row cannot be built there; "" when it can."""
+
     def ready(self, build: Build) -> bool:
         """True when ``build`` may begin now."""
 
     def begin(self, build: Build, waiting: int) -> None:
         """Begin a build; ``waiting`` others want to begin too."""
+
+    def withdraw(self, build: Build) -> bool:
+        """Take back a build that was not begun yet; False when it cannot be."""
 
     def events(self, timeout: float) -> Iterable[tuple[str, Event]]:
         """(id, event) pairs, after ``timeout`` seconds at most."""
@@ -40,6 +47,9 @@ class Executor(Protocol):
 
     def stop(self) -> None:
         """End everything that runs."""
+
+    def close(self) -> None:
+        """Nothing more will be asked."""
 
 
 class View(Protocol):
@@ -95,6 +105,7 @@ class Runner:
         failed = any(build.state == "failed" for build in self.builds)
         waiting = [build for build in self.builds if build.state == "waiting"]
         if failed and not self._keep_going:
+            self._withdraw()
             return False
         for number, build in enumerate(waiting):
             if self._executor.ready(build):
@@ -103,6 +114,12 @@ class Runner:
                 self._save()
                 self._view.changed(build, "state")
         return any(build.state == "waiting" for build in self.builds)
+
+    def _withdraw(self) -> None:
+        """Nothing new begins after a failure: not what waits elsewhere either."""
+        for build in self.builds:
+            if build.state == "running" and self._executor.withdraw(build):
+                build.state, build.stage = "waiting", ""
 
     def _handle(self, build: Build, event: Event) -> None:
         kind = str(event["event"])
@@ -121,7 +138,10 @@ class Runner:
         elif kind == "note":
             self._view.changed(build, str(event["text"]))
         elif kind == "node":
-            build.node = str(event["name"])
+            before, build.node = build.node, str(event["name"])
+            if before:
+                self._view.changed(build, f"{before} was lost; begins again on {build.node}")
+            build.began = time.monotonic()
         elif kind == "done":
             self._complete(build, event)
         elif kind == "failed":
