@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import json
 import os
@@ -255,6 +256,62 @@ def test_models_that_gguf_cannot_hold(lab: Lab) -> None:
     )
     assert "MambaForCausalLM is not covered" in lab.run("export", folder).refused("no-gguf")
     assert not (folder / "model.gguf").exists()
+
+
+MAKE = """\
+import json, sys, torch, transformers
+kind, tokenizer, out = sys.argv[1:]
+torch.manual_seed(7)
+shape = dict(
+    vocab_size=1280, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+    bos_token_id=0, eos_token_id=1, pad_token_id=2, initializer_range=0.3,
+    tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
+)
+if kind != "Qwen2":
+    shape["head_dim"] = 32
+config = getattr(transformers, kind + "Config")(**shape)
+model = getattr(transformers, kind + "ForCausalLM")(config).eval()
+for name, value in model.named_parameters():  # what begins as zeros and ones says nothing
+    if value.ndim == 1:
+        value.data += 0.2 * torch.randn_like(value)
+model.save_pretrained(out)
+transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(out)
+ids = list(range(10, 40))
+with torch.no_grad():
+    said = model.generate(
+        torch.tensor([ids]), attention_mask=torch.ones(1, 30, dtype=torch.long),
+        do_sample=False, max_new_tokens=16, min_new_tokens=16,
+    )
+print(json.dumps({"prompt": ids, "tokens": said[0, 30:].tolist()}))
+"""
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Qwen3"])
+def test_llama_cpp_computes_what_transformers_do(lab: Lab, kind: str) -> None:
+    if "llama.cpp (cpu)" not in [one.title for one in payloads.find().payloads]:
+        pytest.skip("no llama.cpp (cpu) payload is installed: pip install . with backend=llama.cpp")
+    folder = lab.root / "model"
+    tokenizer = models.SHIPPED / "demo" / "hf"
+    argv = [sys.executable, "-c", MAKE, kind, str(tokenizer), str(folder)]
+    made = subprocess.run(argv, env=lab.environ, capture_output=True, text=True, check=True)
+    wanted = json.loads(made.stdout.splitlines()[-1])
+    lab.run("export", folder, "--type", "f32").ok()
+    port = ports.free_port()
+    raw = ("--backend", "llama.cpp", "--port", str(port))
+    server = lab.start("serve", folder / "model.gguf", *raw)
+    until(lambda: client.ready("127.0.0.1", port, "/health", 1), "llama-server is ready")
+    body = {
+        "prompt": wanted["prompt"], "n_predict": 16, "temperature": 0, "return_tokens": True,
+        "logit_bias": [[1, False]],
+    }  # fmt: skip
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/completion", json.dumps(body))
+    with connection.getresponse() as response:
+        told = json.load(response)
+    connection.close()
+    server.terminate()
+    assert told["tokens"] == wanted["tokens"]
 
 
 def test_from_nothing_to_served(lab: Lab) -> None:
