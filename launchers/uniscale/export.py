@@ -14,11 +14,12 @@ from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 
 from uniscale import run
 from uniscale.methods import METHODS
+from uniscale.pretraining import BYTES
 from uniscale.train import our_sources
 from uniscale.trainjob import RECORD, TrainJob
 
 TYPES = ("f32", "f16", "bf16", "q8_0")  # as uniscale.workers.gguf_write has them
-_PACKAGES = ("torch", "transformers", "safetensors", "gguf")
+_PACKAGES = ("torch", "safetensors", "gguf")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Parts:
     name: str
     adapter: Path | None = None
     base: str | None = None
+    shards: Path | None = None  # what Megatron wrote; ``base`` is then the tokenizer's folder
 
 
 def export(folder: str, *, out: str | None, kind: str, only_hf: bool, as_json: bool) -> int:
@@ -59,7 +61,8 @@ def export(folder: str, *, out: str | None, kind: str, only_hf: bool, as_json: b
         print(json.dumps({**done, "next": serve}, indent=2))
         return 0
     if done.get("hf"):
-        run.note(f"merged: {_shown(parts.hf)}")
+        verb = "joined" if parts.shards else "merged"
+        run.note(f"{verb}: {_shown(parts.hf)}")
     if done.get("gguf"):
         run.note(f"written and verified: {_shown(parts.gguf)}, {done['bytes']:,} bytes of {kind}")
     run.note(f"serve it: {serve}")
@@ -92,14 +95,22 @@ def found(folder: Path, out: Path | None) -> Parts:
 def _of_job(job: TrainJob, gguf: Path) -> Parts:
     told = job.told()
     name = str(told["name"])
-    if told.get("script") is not None or told.get("backend") is not None:
+    shards = job.folder / "megatron"
+    if told.get("backend") is not None and (shards / "model.json").is_file():
+        if told["weights"] == BYTES:
+            raise SettingsError(
+                "this model was trained on bytes: it has no tokenizer that an engine could use",
+                where=str(job.folder), hint="name a model in place of bytes", slug="no-export",
+            )  # fmt: skip
+        return Parts(job.weights, gguf, name, None, str(told["weights"]), shards)
+    if told.get("script") is not None:
         if (job.weights / "config.json").is_file():
             return Parts(job.weights, gguf, name)
         raise SettingsError(
             "this training wrote no model in Hugging Face's form", where=str(job.folder),
             slug="no-export",
         )  # fmt: skip
-    method = METHODS[told["method"]]
+    method = METHODS[told["method"] if told.get("backend") is None else "full"]
     if not method.merges:
         raise SettingsError(
             f"{told['method']} ({method.title}) is no change of weights: it cannot be merged",
@@ -119,7 +130,7 @@ def _of_job(job: TrainJob, gguf: Path) -> Parts:
 def _check_installed(*, merging: bool) -> None:
     import importlib.util
 
-    wanted = (*_PACKAGES, *(("peft",) if merging else ()))
+    wanted = (*_PACKAGES, *(("transformers", "peft") if merging else ()))
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         raise LaunchError(
@@ -136,6 +147,7 @@ def _work(parts: Parts, kind: str, only_hf: bool) -> dict[str, Any]:
         failure = Path(scratch) / "failure.json"
         request = {
             "adapter": str(parts.adapter) if parts.adapter else None, "base": parts.base,
+            "shards": str(parts.shards) if parts.shards else None,
             "hf": str(parts.hf), "gguf": None if only_hf else str(parts.gguf), "type": kind,
             "name": parts.name, "failure": str(failure),
         }  # fmt: skip

@@ -20,12 +20,12 @@ DEFAULTS: Mapping[str, object] = {
     "num_query_groups": None,  # None: as many as heads
     "seq_length": 256,
     "max_position_embeddings": None,  # None: as long as a sequence
-    "normalization": "LayerNorm",
+    "normalization": "RMSNorm",
     "norm_epsilon": 1e-5,
-    "swiglu": False,
-    "position_embedding_type": "learned_absolute",
+    "swiglu": True,
+    "position_embedding_type": "rope",
     "rotary_base": 10000,
-    "disable_bias_linear": False,
+    "disable_bias_linear": True,
     "untie_embeddings_and_output_weights": False,
     "init_method_std": 0.02,
     "attention_dropout": 0.0,
@@ -50,6 +50,13 @@ DEFAULTS: Mapping[str, object] = {
     # what is written when
     "log_interval": 1,
     "save_interval": 100,
+}
+#: What Megatron's own script does where our defaults are Llama's: for files written for that.
+MEGATRON: Mapping[str, object] = {
+    "normalization": "LayerNorm",
+    "swiglu": False,
+    "position_embedding_type": "learned_absolute",
+    "disable_bias_linear": False,
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "normalization": ("LayerNorm", "RMSNorm"),

@@ -197,13 +197,13 @@ def _flagscale(fields: Fields, train: Value, errors: list[UniscaleError]) -> Tra
 
 def _known(flat: dict[str, object], warnings: list[str]) -> dict[str, object]:
     """What uniscale's own loop takes; FlagScale's files hold much more, for Megatron's scripts."""
-    from uniscale.pretraining import DEFAULTS
+    from uniscale.pretraining import DEFAULTS, MEGATRON
 
     ours = {*DEFAULTS, "data_path", "tokenizer_path"}
     unused = sorted(set(flat) - ours)
     if unused:
         warnings.append(f"not used by uniscale's own loop: {', '.join(unused)}")
-    return {key: value for key, value in flat.items() if key in ours}
+    return {**MEGATRON, **{key: value for key, value in flat.items() if key in ours}}
 
 
 def _flatten(value: Value, into: dict[str, object]) -> None:

@@ -16,6 +16,7 @@ from uniscale import run, state
 from uniscale.engines import Command
 from uniscale.meter import Meter, duration
 from uniscale.methods import METHODS
+from uniscale.pretraining import BYTES
 from uniscale.trainjob import TrainJob
 
 _GLANCE = 0.2  # seconds between two looks at a job that trains
@@ -160,8 +161,8 @@ def tell(job: TrainJob, *, as_json: bool) -> int:
     losses = [one["loss"] for one in found if isinstance(one.get("loss"), (int, float))]
     folder = job.folder
     serve: list[str] = []
-    finetuned = told.get("script") is None and told.get("backend") is None
-    if finetuned and METHODS[told["method"]].merges:
+    merges = told.get("backend") is not None or METHODS[told["method"]].merges
+    if told.get("script") is None and merges and told["weights"] != BYTES:
         serve = [f"uniscale export {folder}", f"uniscale serve {folder}"]
     if as_json:
         shown = {

@@ -18,6 +18,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.compile, pytest.mark.sources]
 SHAPE = ("num_layers=2", "hidden_size=64", "seq_length=32", "micro_batch_size=2", "lr=1e-2")
 
 
+TOKENIZER = ROOT / "launchers" / "uniscale" / "models" / "demo" / "hf"
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Text of which there is enough, and which a model can learn: sentences that come again."""
@@ -94,10 +97,50 @@ def test_resumed_after_kill_9_it_is_the_same_training(
     assert losses(tmp_path / "torn") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
 
 
+LOSS = """\
+import json, sys, torch
+from pathlib import Path
+from transformers import AutoModelForCausalLM
+from uniscale.workers.corpus import Corpus
+folder = Path(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(folder / "hf", dtype=torch.float32).eval()
+told = json.loads((folder / "train.json").read_text())
+corpus = Corpus.read(folder / "data.jsonl", told["weights"], 32, 42)
+block = corpus.block(0, min(corpus.blocks, 128))
+with torch.no_grad():
+    logits = model(block[:, :-1]).logits
+print(torch.nn.functional.cross_entropy(logits.flatten(0, 1), block[:, 1:].flatten()).item())
+"""
+
+
+@pytest.mark.parametrize("way", ["tensor", "pipeline"])
+def test_what_was_pre_trained_is_exported(
+    install: Install, corpus: Path, tmp_path: Path, way: str
+) -> None:
+    engine = install("Megatron-LM")
+    engine.ok("pip", "install", "-q", "transformers==5.23.0", "gguf==0.19.0", "safetensors==0.8.0")
+    more = (f"{way}_model_parallel_size=2", "num_query_groups=2")
+    argv = words(corpus, tmp_path / "gpt", *more, steps=60)
+    argv[1] = str(TOKENIZER)
+    train(engine, *argv, "--processes", "2")
+    engine.ok("uniscale", "export", str(tmp_path / "gpt"))
+    assert (tmp_path / "gpt" / "model.gguf").read_bytes()[:4] == b"GGUF"
+    said = float(engine.ok("python", "-c", LOSS, str(tmp_path / "gpt")))
+    found = losses(tmp_path / "gpt")
+    # A matrix in a wrong place would give a loss as at the beginning.
+    assert said == pytest.approx(sum(found[-8:]) / 8, rel=0.3) and said < found[0] / 3
+
+
+def test_bytes_are_not_exported(install: Install, corpus: Path, tmp_path: Path) -> None:
+    engine = install("Megatron-LM")
+    train(engine, *words(corpus, tmp_path / "gpt", steps=2))
+    ran = engine.run("uniscale", "export", str(tmp_path / "gpt"))
+    assert ran.returncode == 2 and "no tokenizer" in ran.stderr
+
+
 def test_flagscales_own_layout(install: Install, corpus: Path, tmp_path: Path) -> None:
     engine = install("Megatron-LM")
     engine.ok("pip", "install", "-q", "tokenizers==0.23.3")
-    tokenizer = ROOT / "launchers" / "uniscale" / "models" / "demo" / "hf"
     (tmp_path / "x.yaml").write_text(f"""\
 experiment:
   exp_name: tiny
@@ -113,7 +156,7 @@ train:
     seq_length: 32
     train_iters: 5
     optimizer: {{lr: 1e-2}}
-  data: {{data_path: {corpus}, tokenizer: {{tokenizer_path: {tokenizer}}}}}
+  data: {{data_path: {corpus}, tokenizer: {{tokenizer_path: {TOKENIZER}}}}}
 """)
     train(engine, "train", str(tmp_path / "x.yaml"))
     assert len(losses(tmp_path / "tiny")) == 5

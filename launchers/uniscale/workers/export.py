@@ -25,6 +25,11 @@ def main() -> None:
         if request["adapter"]:
             merge(request["base"], Path(request["adapter"]), Path(request["hf"]))
             done["hf"] = request["hf"]
+        if request["shards"]:
+            from uniscale.workers.gpt_to_hf import convert
+
+            convert(Path(request["shards"]), Path(request["base"]), Path(request["hf"]))
+            done["hf"] = request["hf"]
         if request["gguf"]:
             from uniscale.workers.gguf_model import NotCovered, read
             from uniscale.workers.gguf_write import write
