@@ -21,14 +21,14 @@ _PATIENCE = 25.0  # seconds: the supervisor gives its engines ten before it kill
 
 def ps(*, everything: bool, as_json: bool) -> int:
     """Print the jobs that run (with ``everything``, also those that ended); 0 also for none."""
-    found = [job for job in state.jobs() if everything or job.alive]
+    found = [job for job in state.jobs() if everything or _stoppable(job)]
     if as_json:
         print(json.dumps({"jobs": [_facts(job) for job in found]}, indent=2))
         return 0
     if not found:
         print("nothing runs")
     for job in found:
-        word = "running" if job.alive else "ended"
+        word = "running" if job.alive else "broken off" if _stoppable(job) else "ended"
         age = _age(time.time() - job.created)
         print(f"{job.id}  {word}  {age}  {', '.join(job.models)}  {job.url}  pid {job.pid}")
         for one in job.processes if job.alive else ():

@@ -96,9 +96,14 @@ class Lab:
             knock = [*self.at("head"), sys.executable, "-S", "-c", probe]
             until(partial(_succeeds, knock), f"sshd {machine} answers")
 
-    def cut(self, machine: str) -> None:
-        """Pull the plug of ``machine``."""
+    @contextmanager
+    def cut(self, machine: str) -> Iterator[None]:
+        """The plug of ``machine`` is pulled."""
         self._inside("head", "ip", "link", "set", f"v{machine}", "down")
+        try:
+            yield
+        finally:
+            self._inside("head", "ip", "link", "set", f"v{machine}", "up")
 
     def close(self) -> None:
         for server in self.servers:

@@ -160,6 +160,8 @@ def test_stop_clears_up_after_a_launcher_and_an_agent_that_were_killed(
     until(lambda: not any(map(alive, [pid, *children])), "launcher and agents have gone")
     try:
         assert left.poll() is None
+        jobs.ps(everything=False, as_json=False)
+        assert "apart  broken off" in capfd.readouterr().out
         assert jobs.stop(["apart"], everything=False) == 0
         assert left.wait() == -signal.SIGKILL
         assert other.poll() is None, "a stranger was ended"

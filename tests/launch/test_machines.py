@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,26 @@ def test_an_engine_killed_on_one_machine_ends_the_other(
     assert process.returncode == 13 and b"error[node-died]" in told, told
     assert f"{lab.hosts[1]} ended early (killed by SIGKILL)" in told.decode()
     assert not any(map(alive, running))
+
+
+@pytest.mark.engine  # a minute of waiting, and more
+def test_a_machine_whose_plug_is_pulled(bench: Bench, lab: netlab.Lab, model: Path) -> None:
+    process, _ = served(bench, lab, model)
+    running = pids(bench)
+    with lab.cut("2"):
+        _, told = process.communicate(timeout=150)
+        assert process.returncode == 13, told
+        assert f"the connection to {lab.hosts[1]} broke off" in told.decode()
+        assert not alive(running[0]) and not alive(running[2]), "the other one has ended"
+        deadline = time.monotonic() + 90  # it notices by itself that nobody speaks to it
+        while any(map(alive, running)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert not any(map(alive, running))
+    assert b"make sure with uniscale stop small" in told
+    environ = {**bench.environ, **lab.environ}
+    words = [*lab.at("head"), *bench.words("stop", "small")]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "stopped small" in done.stdout, done
 
 
 def test_machines_that_cannot_be_reached(bench: Bench, lab: netlab.Lab, model: Path) -> None:
