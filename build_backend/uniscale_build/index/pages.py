@@ -54,7 +54,7 @@ def project_json(project: str, entries: Sequence[Entry], yanked: Mapping[str, st
 
 
 def _file(entry: Entry, reason: str | None) -> dict[str, object]:
-    metadata = {"sha256": entry.metadata_sha256}
+    # Under its first name, "dist-info-metadata", it crashes pip 22.3 to 23.0 (hence PEP 714).
     return {
         "filename": entry.file,
         "url": f"../../packages/{entry.href}",
@@ -62,8 +62,7 @@ def _file(entry: Entry, reason: str | None) -> dict[str, object]:
         "size": entry.size,
         "upload-time": stamp(entry.upload),
         **({"requires-python": entry.requires_python} if entry.requires_python else {}),
-        "core-metadata": metadata,
-        "dist-info-metadata": metadata,
+        "core-metadata": {"sha256": entry.metadata_sha256},
         "yanked": False if reason is None else (reason or True),
     }
 
