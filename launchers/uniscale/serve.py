@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +86,8 @@ def shell(command: Command) -> str:
 
     An engine that reads a document gets its text as a comment above.
     """
+    import shlex
+
     environment = dict(command.environment)
     lines = []
     if command.variable is not None and command.document is not None:

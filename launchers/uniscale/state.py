@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -168,4 +167,6 @@ def _forget(base: Path) -> None:
     """Remove the oldest ended jobs, so that logs do not pile up."""
     ended = [job for job in jobs() if not job.alive]
     for job in ended[: max(len(ended) - _KEPT, 0)]:
+        import shutil  # it loads three compression libraries: not on the way to exec
+
         shutil.rmtree(job.folder, ignore_errors=True)
