@@ -148,11 +148,17 @@ def _infos(payloads: Mapping[str, bytes]) -> tuple[dict[str, Mapping[str, Any]],
         else:
             found[folder] = info
             what = f"{info['backend']} {info['version']} for {info['device']}, "
-            what += f"{len(info['layers'])} layers lead from {_short(info['upstream']['tree'])} to "
+            what += f"{counted(len(info['layers']), 'layer')} from "
+            what += f"{_short(info['upstream']['tree'])} to "
             checks.append(
                 Check(f"record of {folder}", "passed", what + _short(info["patched_tree"]))
             )
     return found, checks
+
+
+def counted(count: int, word: str) -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _short(tree: object) -> str:
@@ -199,7 +205,8 @@ def check_sbom(subject: Subject) -> Check:
         return Check("SBOM", "failed", f"it cannot be read: {error!r}")
     if faults:
         return Check("SBOM", "failed", "; ".join(faults))
-    return Check("SBOM", "passed", f"it lists the {len(wanted['components'])} payloads as they are")
+    return Check("SBOM", "passed", f"it lists {counted(len(wanted['components']), 'payload')} as "
+                 "recorded")  # fmt: skip
 
 
 def _payload_faults(told: list[Mapping[str, Any]], wanted: list[Mapping[str, Any]]) -> list[str]:

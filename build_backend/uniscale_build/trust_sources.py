@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uniscale_build.errors import UniscaleError
 from uniscale_build.ids import slug
 from uniscale_build.progress import Reporter
-from uniscale_build.trust import PROVENANCE, Check, Subject, compare
+from uniscale_build.trust import PROVENANCE, Check, Subject, compare, counted
 
 if TYPE_CHECKING:
     from uniscale_build.manifest import Pin
@@ -70,7 +70,9 @@ def _check_tree(name: str, info: Mapping[str, Any], reporter: Reporter, offline:
     tree = patched_tree(db, pin, layers)
     if tree != info["patched_tree"]:
         return Check(name, "failed", f"pin and layers give {tree}, not {info['patched_tree']}")
-    return Check(name, "passed", f"pin {pin.version} and {len(layers)} layers give tree {tree}")
+    return Check(
+        name, "passed", f"pin {pin.version} with {counted(len(layers), 'layer')} gives tree {tree}"
+    )
 
 
 def _pin(project: Project, info: Mapping[str, Any]) -> Pin | None:
