@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from uniscale_build.errors import LaunchError
 
@@ -99,6 +99,7 @@ def serving(
     hosts: Sequence[Host],
     *,
     engine: str,
+    python: str = "",
     known: Sequence[str] = (),
     port: int = MASTER_PORT,
     environment: Mapping[str, str] | None = None,
@@ -107,18 +108,39 @@ def serving(
     """One engine over all ``hosts``: ``argv`` with the flags of its multi-node mode.
 
     A build whose recorded flags (``known``) lack these runs on Ray where the engine can.
-    ``engine`` names it in the `LaunchError` for one that stays on one machine.
+    ``engine`` names it in the `LaunchError` for one that stays on one machine. Where ``argv``
+    begins with the interpreter ``python``, a host's own takes its place.
     """
+    found = _serving(argv, spread, hosts, engine, known, port, environment or {}, special or {})
+    return tuple(_own_python(node, python) for node in found)
+
+
+def _own_python(node: Node, python: str) -> Node:
+    own = node.host.python
+    if own is None or not python:
+        return node
+    return replace(node, argv=tuple(own if word == python else word for word in node.argv))
+
+
+def _serving(
+    argv: Sequence[str],
+    spread: Spread,
+    hosts: Sequence[Host],
+    engine: str,
+    known: Sequence[str],
+    port: int,
+    environment: Mapping[str, str],
+    special: Mapping[str, Mapping[str, str]],
+) -> tuple[Node, ...]:
     if len(hosts) == 1:
-        told = environment or {}
-        return (_node(hosts[0], 0, tuple(argv), told, special or {}, {}, hosts[0].name),)
+        return (_node(hosts[0], 0, tuple(argv), environment, special, {}, hosts[0].name),)
     wanted = [found for word in (*spread.every, *spread.others) if (found := flags.name(word))]
     listed = {flags.name(flag) for flag in known}
     missing = [flag for flag in wanted if listed and flag not in listed]
     if spread.every and not missing:
-        return _by_flags(argv, spread, hosts, port, environment or {}, special or {})
+        return _by_flags(argv, spread, hosts, port, environment, special)
     if spread.ray:
-        return _by_ray(argv, spread, hosts, environment or {}, special or {})
+        return _by_ray(argv, spread, hosts, environment, special)
     hint = "serve it with --replicas on each machine, or take another engine"
     if missing:
         hint = f"this build has no {' and no '.join(missing)}; take a newer one"

@@ -60,6 +60,7 @@ def commands(plan: ServePlan, prepared: Prepared) -> tuple[Node, ...]:
         nodes.Spread() if described is None else described.nodes,
         plan.nodes,
         engine=prepared.payload.title,
+        python=prepared.payload.place.python,
         known=prepared.payload.launch.flags,
         environment=prepared.command.environment,
         special=plan.special,

@@ -76,6 +76,16 @@ def test_sglang_names_the_head_in_one_word() -> None:
     assert second.argv == ("python", *told)
 
 
+def test_a_host_with_a_python_of_its_own() -> None:
+    mixed = (Host("a"), Host("b", python="/opt/python"))
+    argv = ["/py", "-m", "sglang.launch_server"]
+    first, second = nodes.serving(argv, spread("sglang"), mixed, engine="SGLang", python="/py")
+    assert (first.argv[0], second.argv[:2]) == ("/py", ("/opt/python", "-m"))
+    known = ["--distributed-executor-backend"]
+    told = nodes.serving(argv, spread("vllm"), mixed, engine="vLLM", python="/py", known=known)
+    assert told[1].argv[7:9] == ("/opt/python", "-m"), "behind ray's words too"
+
+
 def test_engines_of_one_machine_say_so() -> None:
     with pytest.raises(LaunchError, match=r"llama\.cpp runs on one machine only, not on 2"):
         nodes.serving(["llama-server"], spread("llama.cpp"), TWO, engine="llama.cpp")
