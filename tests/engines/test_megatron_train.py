@@ -53,18 +53,20 @@ def test_every_way_to_share_is_the_same_training(
     install: Install, corpus: Path, tmp_path: Path
 ) -> None:
     engine = install("Megatron-LM")
-    train(engine, *words(corpus, tmp_path / "one", "global_batch_size=4"))
+    # With swiglu Megatron draws a rank's share of gate and up otherwise than the whole.
+    same = ("global_batch_size=4", "swiglu=false")
+    train(engine, *words(corpus, tmp_path / "one", *same))
     alone = losses(tmp_path / "one")
     assert len(alone) == 12 and alone[-1] < alone[0] * 0.7
     for name, processes, more in (
-        ("data", 2, ("global_batch_size=4",)),
-        ("tensor", 2, ("global_batch_size=4", "tensor_model_parallel_size=2")),
-        ("pipeline", 2, ("global_batch_size=4", "pipeline_model_parallel_size=2")),
+        ("data", 2, same),
+        ("tensor", 2, (*same, "tensor_model_parallel_size=2")),
+        ("pipeline", 2, (*same, "pipeline_model_parallel_size=2")),
     ):
         out = tmp_path / name
         train(engine, *words(corpus, out, *more), "--processes", str(processes))
         if name != "pipeline":  # its second stage draws its first weights otherwise
-            assert losses(out) == pytest.approx(alone, rel=5e-2), name
+            assert losses(out) == pytest.approx(alone, rel=1e-3), name
         assert losses(out)[-1] < losses(out)[0] * 0.7
         told = json.loads((out / "megatron" / "model.json").read_text())
         assert told["processes"] == processes

@@ -9,6 +9,7 @@ record says; on processors the processes talk by gloo, on devices of CUDA's kind
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ from uniscale.trainjob import TrainJob
 from uniscale.workers.begin import die_with_parent, failures_kept
 from uniscale.workers.corpus import Corpus
 from uniscale.workers.gpt_state import Report, restore, save, save_model
+
+_ROWS = 128  # the embedding has a multiple of these, as in Megatron's own script
 
 
 def main() -> None:
@@ -126,8 +129,9 @@ def _model(args: dict[str, Any], vocabulary: int) -> Any:
         bias_activation_fusion=False,
         finalize_model_grads_func=finalize_model_grads,
     )
-    # Rows that tensor-parallel processes can share evenly.
-    size = args["tensor_model_parallel_size"]
+    # Rows that processes can share evenly, as many whatever their number: so the first weights, and
+    # with them the whole training, are the same however it is shared.
+    size = math.lcm(_ROWS, args["tensor_model_parallel_size"])
     gpt = GPTModel(
         config=config,
         transformer_layer_spec=get_gpt_layer_local_spec(normalization=args["normalization"]),
