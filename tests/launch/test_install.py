@@ -126,13 +126,6 @@ def test_what_is_refused_is_told_and_changes_nothing(place: Place) -> None:
     assert "no-such-package-anywhere" in told and "nothing was changed" in told
 
 
-def test_with_pip(bare: Place) -> None:
-    subprocess.run([bare.python, "-m", "ensurepip"], check=True, capture_output=True)
-    bare.index.add()
-    bare.install("llama.cpp")
-    assert "installed already" in bare.install("llama.cpp").out
-
-
 def test_tampered_wheels(place: Place, tmp_path: Path) -> None:
     entry = place.index.add()
     path = place.index.packages / entry["file"]
