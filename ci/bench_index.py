@@ -92,7 +92,7 @@ def main() -> None:
         took["one more, whole folder given"] = index(dist, site)
         took["nothing new, whole folder given"] = index(dist, site)
         # What adding to a published index looks like.
-        shutil.copy(more, more.with_name(more.name.replace("99.0.1", "99.0.1-1")))
+        shutil.copy(more, more.with_name(more.name.replace("+cpu-", "+cpu-1-")))
         more.unlink()
         took["one more alone"] = index(more.parent, site)
         took["verify everything again"] = index(dist, site, "--verify")
