@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uniscale_build import record, sources, toolkit, worktree
+from uniscale_build import __version__, record, sources, toolkit, worktree
 from uniscale_build.devices import Device
 from uniscale_build.errors import CompileError
 from uniscale_build.gitdb import GitDb
@@ -71,6 +71,7 @@ def plan_inputs(project: Project, plan: BackendPlan) -> dict[str, str]:
     superbuild = (project.root / "CMakeLists.txt").read_bytes()
     inputs = {
         "schema": str(PAYLOAD_SCHEMA),
+        "uniscale": __version__,
         "pin": f"{plan.pin.version} {plan.pin.tree}",
         "layers": ", ".join(f"{layer.name}@{layer.result[:12]}" for layer in plan.layers),
         "tree": plan.tree,
