@@ -59,6 +59,7 @@ class Installed:
 Install = Callable[[str], Installed]
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share an engine's environment run one after another, on one worker."""
     for item in items:
