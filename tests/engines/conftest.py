@@ -59,14 +59,6 @@ class Installed:
 Install = Callable[[str], Installed]
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share an engine's environment run one after another, on one worker."""
-    for item in items:
-        if "install" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("engines"))
-
-
 @pytest.fixture(scope="session")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
     """Gives the environment with the CPU wheel of a backend, made when it is first asked for."""
