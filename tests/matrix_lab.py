@@ -91,7 +91,7 @@ def processes(words: str) -> list[int]:
     return found
 
 
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
+def until(true: Callable[[], object], seconds: float = 180.0) -> None:
     """Wait until something holds; fails after ``seconds``."""
     end = time.monotonic() + seconds
     while not true():

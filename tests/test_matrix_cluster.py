@@ -225,7 +225,7 @@ def test_a_killed_driver_leaves_no_compiler(lab: Native) -> None:
     until(lambda: processes(f"sleep {SLEEP}"))
     process.kill()
     process.communicate()
-    until(lambda: not processes(f"sleep {SLEEP}"), 60)
+    until(lambda: not processes(f"sleep {SLEEP}"), 180)
     adapt(lab, "Acme_X2")
     ran = lab.run("matrix", "--resume", timeout=180)
     assert ran.returncode == 0 and set(states(lab).values()) == {"done"}, ran.stderr
