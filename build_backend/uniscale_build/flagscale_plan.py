@@ -134,6 +134,10 @@ def plan_backend(
     context: Context, found: PatchSet, backend: Backend, device: Device, meta: Meta,
     quirks: list[Quirk],
 ) -> Planned:  # fmt: skip
+    """What importing one backend's patches will write; an encrypted set without a key is opaque.
+
+    ``quirks`` gains what the metadata says otherwise than the patches do.
+    """
     new = False
     if found.encrypted and context.key is None:
         pin, version, layer = _opaque(context, found, backend, device, meta, quirks)
