@@ -7,6 +7,8 @@ Flags beyond the common ones make it misbehave in the ways that real engines do.
 from __future__ import annotations
 
 import argparse
+import base64
+import hashlib
 import json
 import os
 import signal
@@ -38,6 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--delay", type=float, default=0, help="seconds before each answer")
     parser.add_argument("--count", type=Path, help="add a byte to this file for each chat")
     parser.add_argument("--finish", default="stop")
+    parser.add_argument("--realtime", action="store_true", help="a WebSocket that echoes")
     return parser.parse_args()
 
 
@@ -46,6 +49,12 @@ class Handler(BaseHTTPRequestHandler):
     started: float
 
     def do_GET(self) -> None:
+        if self.options.realtime and self.headers.get("Upgrade", "").lower() == "websocket":
+            self._echo()
+            return
+        if self.path == "/v1/models":
+            self._reply(200, {"object": "list", "data": [{"id": self.options.alias}]})
+            return
         loading = time.monotonic() - self.started < self.options.not_ready
         self._reply(503 if loading else 200, {"status": "loading" if loading else "ok"})
 
@@ -86,6 +95,25 @@ class Handler(BaseHTTPRequestHandler):
         if body.get("stream_options"):
             self._event({"choices": [], "usage": {"completion_tokens": len(answer.split(" "))}})
         self.wfile.write(b"data: [DONE]\n\n")
+
+    def _echo(self) -> None:
+        """RFC 6455: shake hands, then send each short text back until the client closes."""
+        self.protocol_version = "HTTP/1.1"
+        self.close_connection = True
+        secret = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        accept = base64.b64encode(hashlib.sha1(secret.encode()).digest()).decode()
+        self.send_header("Sec-WebSocket-Accept", accept)
+        self.end_headers()
+        while True:
+            kind, length = self.rfile.read(2)
+            mask = self.rfile.read(4)
+            text = bytes(one ^ mask[at % 4] for at, one in enumerate(self.rfile.read(length & 127)))
+            self.wfile.write(bytes([kind, len(text)]) + text)
+            if kind & 15 == 8:
+                return
 
     def _event(self, event: dict[str, Any]) -> None:
         self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
