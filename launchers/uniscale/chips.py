@@ -194,6 +194,28 @@ def chosen(word: str, device: str) -> tuple[str, str | None]:
     return ",".join(map(str, indexes)), what
 
 
+def shared(value: str, which: int, parts: int, *, each: int = 1) -> str:
+    """The chips of engine ``which`` (from 0) of ``parts`` that have those of ``value`` together.
+
+    Neighbours stay together. A pure function; raises `SettingsError` where the chips cannot be
+    shared out equally, or a share is not a multiple of the ``each`` that one engine spans.
+    """
+    words = value.split(",")
+    if parts == 1:
+        return value
+    size, left = divmod(len(words), parts)
+    if left or size == 0 or size % max(each, 1):
+        spans = f", each over {each}" if each > 1 else ""
+        raise SettingsError(
+            f"{len(words)} chips cannot be shared out to {parts} engines{spans}",
+            where="--devices",
+            hint=f"{parts * max(each, 1)} chips, or a multiple; engines that are to share a chip "
+            "are entries of their own in a configuration",
+            slug="bad-devices",
+        )
+    return ",".join(words[which * size : (which + 1) * size])
+
+
 def _listed(text: str) -> str:
     words = text.rstrip(",").split(",")
     twice = sorted({word for word in words if words.count(word) > 1})

@@ -69,6 +69,7 @@ def serve_plan(fields: Fields, errors: list[UniscaleError]) -> ServePlan:
         host=str(address.get("host") or ServePlan.host),
         port=int(str(port)) if port else ServePlan.port,
         nodes=hosts,
+        master_port=master_port_of(runner),
         special=special_of(experiment),
         warnings=tuple(warnings),
     )
@@ -94,6 +95,18 @@ def hosts_of(runner: Fields, errors: list[UniscaleError]) -> tuple[Host, ...]:
     if port:
         hosts = tuple(replace(one, port=one.port or int(port)) for one in hosts)
     return hosts[:wanted]
+
+
+def master_port_of(runner: Fields) -> int | None:
+    """The port on the first machine where the others meet; None where nothing is said."""
+    text = runner.maybe("master_port")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536):
+        what = f'"runner.master_port" must be a number from 1 to 65535, not {text!r}'
+        runner.fail(runner.value, what)
+        return None
+    return int(text)
 
 
 def special_of(experiment: Fields) -> dict[str, dict[str, str]]:

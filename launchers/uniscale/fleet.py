@@ -19,7 +19,7 @@ from uniscale.engines import Command
 
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # seconds before an engine is started again
-_STEADY = 10.0  # seconds of work after which the next death counts as the first
+_STEADY = 1.0  # seconds of work after which a death says nothing about the next start
 _HOPELESS = 3  # deaths in a row of an engine that never worked
 _PROBE, _CHECK = 0.05, 5.0  # seconds between probes of an engine that loads, that works
 _DEAF = 6  # probes without an answer before an engine that works counts as hung
@@ -41,7 +41,8 @@ class Worker:
     child: run.Child | None = None
     ready: bool = False
     worked: bool = False
-    deaths: int = 0
+    ready_since: float = 0.0
+    deaths: int = 0  # in a row, of starts that did not come to work
     restarts: int = 0
     since: float = 0.0
     again: float = 0.0  # when it is due: to be started, or to be probed
@@ -54,6 +55,24 @@ class Worker:
     def url(self) -> str:
         """Where the gateway finds it."""
         return ports.url(ports.reachable(self.command.host), self.command.port)
+
+    def came_to_work(self, now: float) -> None:
+        """Note that it answers, since ``now`` (s, monotonic)."""
+        self.ready = self.worked = True
+        self.ready_since = now
+
+    def died(self, now: float) -> float:
+        """Note its death at ``now`` (s, monotonic), and give the seconds until it starts again.
+
+        Only starts in a row that came to no work make the pause longer: an engine that worked
+        (somebody killed it, a request broke it) is missed, and starts again at once.
+        """
+        if self.ready and now - self.ready_since >= _STEADY:
+            self.deaths = 0
+        self.ready = False
+        self.deaths += 1
+        self.restarts += 1
+        return float(min(_FIRST_PAUSE * 2 ** min(self.deaths - 1, 10), _LONGEST_PAUSE))
 
     def told(self) -> state.Process:
         """What `uniscale ps` shows of it."""
@@ -138,12 +157,8 @@ class Fleet:
     def _bury(self, worker: Worker, guard: warden.Warden) -> None:
         child = worker.child
         assert child is not None
-        was_ready, worker.ready = worker.ready, False
-        if was_ready:
-            self._route()
-        if time.monotonic() - worker.since > _STEADY and was_ready:
-            worker.deaths = 0
-        worker.deaths += 1
+        pause = worker.died(time.monotonic())
+        self._route()
         try:
             if not worker.worked and worker.deaths >= _HOPELESS:
                 child.check_alive("each time that it was started")
@@ -151,9 +166,7 @@ class Fleet:
             child.stop()  # its workers end with it, and it is reaped
             guard.release(child.process.pid)
             worker.child = None
-        pause = min(_FIRST_PAUSE * 2 ** (worker.deaths - 1), _LONGEST_PAUSE)
         worker.again = time.monotonic() + pause
-        worker.restarts += 1
         run.note(f"{worker.title} ended; it starts again in {pause:g} s (log: {worker.log})")
         self._changed()
 
@@ -171,7 +184,7 @@ class Fleet:
         if answers:
             worker.deaf = 0
             if not worker.ready:
-                worker.ready = worker.worked = True
+                worker.came_to_work(now)
                 self._route()
                 self._changed()
         elif worker.ready:

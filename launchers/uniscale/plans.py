@@ -40,5 +40,6 @@ class ServePlan:
     gateway: Mapping[str, object] | None = None  # None: only where there are several engines
     no_gateway: bool = False
     nodes: tuple[Host, ...] = ()  # machines of one engine; (): this one
+    master_port: int | None = None  # where these machines meet; None: torchrun's
     special: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # host or type → env
     warnings: tuple[str, ...] = ()

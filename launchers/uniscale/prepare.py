@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from uniscale.enginefile import EngineFile
     from uniscale.vocabulary import Spoken
 
+_PARALLEL = ("tensor", "pipeline", "data")
 _ALWAYS = ("host", "port", "served_model_name")
 
 
@@ -35,6 +37,7 @@ class Request:
     engine_arguments: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)  # for the engine, from a file
     devices: str | None = None  # the chips that the engine may see, as its vendor counts them
+    share: tuple[int, int] = (0, 1)  # of the chips it may have: which of how many equal parts
     must_exist: bool = True  # False for a dry run on another machine than the model's
 
 
@@ -216,9 +219,16 @@ def _visible(request: Request, engine: Engine) -> dict[str, str]:
     from uniscale import chips, run
 
     value, remark = chips.chosen(request.devices, engine.device)
-    if remark:
+    which, parts = request.share
+    if remark and which == 0:
         run.note(remark)
-    return {visible: value}
+    return {visible: chips.shared(value, which, parts, each=_chips_of_one(request))}
+
+
+def _chips_of_one(request: Request) -> int:
+    """How many chips one engine spans, as its common arguments say; 1 when they say nothing."""
+    told = (request.arguments.get(f"{kind}_parallel_size") for kind in _PARALLEL)
+    return math.prod(int(text) for size in told if (text := str(size)).isdecimal())
 
 
 def _documented(

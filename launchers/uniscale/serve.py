@@ -152,7 +152,9 @@ def _requests(plan: ServePlan, *, must_exist: bool) -> list[Request]:
     found: list[Request] = []
     for model in plan.models:
         try:
-            found += [_fitting(model, must_exist)] * model.replicas
+            one = _fitting(model, must_exist)
+            count = model.replicas
+            found += [replace(one, share=(number, count)) for number in range(count)]
         except UniscaleError as error:
             errors.append(error)
     raise_all(errors)

@@ -62,6 +62,7 @@ def commands(plan: ServePlan, prepared: Prepared) -> tuple[Node, ...]:
         engine=prepared.payload.title,
         python=prepared.payload.place.python,
         known=prepared.payload.launch.flags,
+        port=plan.master_port or nodes.MASTER_PORT,
         environment=prepared.command.environment,
         special=plan.special,
     )

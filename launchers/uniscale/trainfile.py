@@ -188,6 +188,7 @@ def _flagscale(fields: Fields, train: Value, errors: list[UniscaleError]) -> Tra
         processes=runner.maybe("nproc_per_node") or "1",
         environment=environment,
         nodes=flagscale.hosts_of(runner, errors),
+        master_port=flagscale.master_port_of(runner),
         special=flagscale.special_of(experiment),
         name=experiment.maybe("exp_name"),
         folder=experiment.maybe("exp_dir"),

@@ -196,7 +196,7 @@ def check_same(job: TrainJob, document: Mapping[str, object]) -> None:
     """Raise `SettingsError` when the job in the folder is another one than ``document`` says."""
     told = job.told()
     wanted = json.loads(json.dumps(document))
-    may_differ = ("devices", "environment", "processes", "nodes", "special")
+    may_differ = ("devices", "environment", "processes", "nodes", "special", "master_port")
     differing = sorted(
         key
         for key in {*told, *wanted}

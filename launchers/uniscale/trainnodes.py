@@ -36,6 +36,7 @@ def commands(told: Mapping[str, Any], command: Command) -> tuple[Node, ...]:
         python=sys.executable,
         # One is what nobody asked for: the slots of each machine say it better.
         processes=None if count == "1" else count,
+        port=told.get("master_port") or nodes.MASTER_PORT,
         environment={"PATH": os.environ.get("PATH") or os.defpath, **command.environment},
         special=told.get("special") or {},
     )

@@ -37,6 +37,7 @@ class TrainPlan:
     processes: str = "1"  # on this machine: a number, or "gpu": one for each
     environment: Mapping[str, str] = field(default_factory=dict)
     nodes: tuple[Host, ...] = ()  # machines that train together; (): this one
+    master_port: int | None = None  # where these machines meet; None: torchrun's
     special: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # host or type → env
     name: str | None = None
     folder: str | None = None

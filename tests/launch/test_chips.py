@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from pathlib import Path
 
 import pytest
 from uniscale import chips, devices, ports
-from uniscale_build.errors import UniscaleError
+from uniscale_build.errors import SettingsError, UniscaleError
 
 from .helpers import Bench, lay_payload, record, recorded
 
@@ -136,6 +137,43 @@ def test_two_chips_are_the_two_that_are_closest(bench: Bench, model: Path) -> No
     err = bench.run("serve", model, "--devices", "5", "--dry-run").refused("no-devices")
     assert "this machine has 4 chips of MUSA_S5000, not 5" in err
     bench.run("serve", model, "--devices", "0;2").refused("bad-devices", 2)
+
+
+def test_replicas_share_the_chips_out(bench: Bench, model: Path) -> None:
+    lay_musa(bench)
+    with_library(bench)
+    words = ("serve", model, "--replicas", "2", "--dry-run", "--devices")
+    told = json.loads(bench.run(*words, "0,1,2,3", "--json").ok().out)["engines"]
+    seen = [one["environment"]["MUSA_VISIBLE_DEVICES"] for one in told]
+    assert seen == ["0,1", "2,3"]
+    result = bench.run(*words, "2").ok()
+    assert [f"MUSA_VISIBLE_DEVICES={one} " in result.out for one in "123"] == [True, False, True]
+    assert result.err.count("the closest 2") == 1
+    err = bench.run(*words, "0,1,2").refused("bad-devices", 2)
+    assert "3 chips cannot be shared out to 2 engines" in err
+
+
+@pytest.mark.parametrize(
+    ("value", "parts", "each", "shares"),
+    [
+        ("0,1,2,3", 1, 1, ["0,1,2,3"]),
+        ("0,1,2,3", 2, 2, ["0,1", "2,3"]),
+        ("0,1,2,3", 2, 1, ["0,1", "2,3"]),
+        ("GPU-a,GPU-b", 2, 1, ["GPU-a", "GPU-b"]),
+        ("3,1", 2, 1, ["3", "1"]),
+        ("0,1,2,3", 2, 4, None),
+        ("0,1,2,3,4,5", 2, 2, None),
+        ("0", 2, 1, None),
+    ],
+)
+def test_shares(value: str, parts: int, each: int, shares: list[str] | None) -> None:
+    if shares is None:
+        with pytest.raises(SettingsError, match="cannot be shared out") as caught:
+            chips.shared(value, 0, parts, each=each)
+        assert caught.value.hint is not None and str(parts * each) in caught.value.hint
+        return
+    found = [chips.shared(value, which, parts, each=each) for which in range(parts)]
+    assert found == shares
 
 
 def test_the_engine_sees_them(bench: Bench, model: Path) -> None:

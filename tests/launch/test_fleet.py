@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from uniscale import client, gateway, ports, state
+from uniscale import fleet as fleet_
+from uniscale.engines import Command
 
 from .helpers import PATIENCE, Bench, alive, flag, lay_payload, until
 
@@ -99,6 +101,22 @@ def test_an_engine_that_is_killed_comes_back(bench: Bench, model: Path) -> None:
         now = until(again, "it is started again")
         assert now.processes[0].restarts == 1 and now.processes[0].port == first.port
         assert now.processes[1] == second, "the other one was left alone"
+
+
+def test_only_starts_that_come_to_nothing_lengthen_the_pause(tmp_path: Path) -> None:
+    def make(port: int) -> Command:
+        return Command(("x",), {}, "127.0.0.1", str(port), "m", "/health", None)
+
+    worker = fleet_.Worker("one", make, 1, tmp_path / "log", 1.0)
+    assert [worker.died(float(now)) for now in range(5)] == [0.1, 0.2, 0.4, 0.8, 1.6]
+    assert [worker.died(9.0) for _ in range(2000)][-1] == 30.0
+    for now in (100.0, 103.0, 106.0, 109.0):  # killed every three seconds
+        worker.came_to_work(now)
+        assert worker.died(now + 2.0) == 0.1 and not worker.ready
+    worker.came_to_work(200.0)  # it works, and its first request breaks it, each time
+    assert worker.died(200.1) == 0.2
+    worker.came_to_work(300.0)
+    assert worker.died(300.1) == 0.4 and worker.restarts == 2011
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

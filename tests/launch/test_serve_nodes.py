@@ -124,6 +124,10 @@ serve:
         assert told[0]["environment"]["ALL"] == "1" and "KIND" not in told[0]["environment"]
         own = told[1]["environment"]
         assert (own["ALL"], own["ONE"], own["KIND"]) == ("1", "$(touch x)", "iluvatar")
+        assert not any("29501" in word for one in told for word in one["argv"])
+        path.write_text(theirs.replace("nnodes: 2", "nnodes: 2, master_port: 29501"))
+        told = json.loads(bench.run("serve", path, "--dry-run", "--json").ok().out)["nodes"]
+        assert all(any("29501" in word for word in one["argv"]) for one in told)
         path.write_text(theirs.replace("nnodes: 2", "nnodes: 4"))
         assert "is 4, and hosts names 3" in bench.run("serve", path, "--dry-run").err
 

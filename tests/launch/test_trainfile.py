@@ -139,6 +139,13 @@ def test_flagscales_machines(tmp_path: Path) -> None:
     assert [one.name for one in plan.nodes] == ["10.0.0.1", "10.0.0.2"]
     assert {one.port for one in plan.nodes} == {2222} and plan.processes == "8"
     assert plan.special == {"BI_V150": {"B": "2"}} and plan.environment == {"A": "1"}
+    assert plan.master_port is None
+    path.write_text(told.replace("nnodes: 2", "nnodes: 2, master_port: 40000"))
+    assert read(path).master_port == 40000
+    for odd in ("0", "65536", "x", "-1", "1.5"):
+        path.write_text(told.replace("nnodes: 2", f"nnodes: 2, master_port: {odd}"))
+        with pytest.raises(UniscaleError, match=r'"runner\.master_port" must be'):
+            read(path)
     path.write_text(told.replace("nnodes: 2", "nnodes: 0"))
     with pytest.raises(UniscaleError, match=r'"runner\.nnodes" is 0'):
         read(path)
