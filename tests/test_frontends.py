@@ -48,7 +48,7 @@ def check_and_remove(python: Path, native: Native, uninstall: list[str]) -> None
     assert left == []
 
 
-@pytest.mark.parametrize("version", ["22.3.1", "23.0.1", "24.0", "26.3"])
+@pytest.mark.parametrize("version", ["22.3.1", "23.0.1", "24.0", "25.3", "26.3"])
 def test_pip(version: str, native: Native, tmp_path: Path) -> None:
     python = environment(tmp_path / "env", native, f"pip=={version}")
     settings = [f"--config-settings={key}={value}" for key, value in SETTINGS.items()]

@@ -20,7 +20,7 @@ from tests.payload_wheels import payload_wheel, plain_wheel
 from tests.sitecheck import anchors
 
 JSON = "application/vnd.pypi.simple.v1+json"
-PIPS = ["22.3.1", "23.0.1", "24.0", "26.3"]
+PIPS = ["22.3.1", "23.0.1", "24.0", "25.3", "26.3"]
 # pip is slow to start: by default it is tried in one way, the rest when other versions are.
 LATER = pytest.param("pip", marks=pytest.mark.sources)
 

@@ -104,8 +104,8 @@ def go_round(python: Path, index: str, **where: Any) -> None:
 
 @pytest.mark.parametrize(
     ("version", "place"),
-    [("22.3.1", "http"), ("23.0.1", "folder"), ("24.0", "file"), ("26.3", "http"),
-     ("26.3", "folder")],
+    [("22.3.1", "http"), ("23.0.1", "folder"), ("24.0", "file"), ("25.3", "http"),
+     ("26.3", "http"), ("26.3", "folder")],
 )  # fmt: skip
 def test_pip(
     version: str, place: str, native: Native, places: dict[str, str], tmp_path: Path

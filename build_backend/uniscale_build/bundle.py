@@ -15,6 +15,7 @@ from typing import TypedDict
 
 from uniscale_build import distribution, record
 from uniscale_build.download import hash_file
+from uniscale_build.errors import SettingsError
 from uniscale_build.members import Member
 from uniscale_build.pipeline import Context, Payload, build_payload, recall, remember
 from uniscale_build.plan import Plan
@@ -63,6 +64,12 @@ class Contents:
 
 def build_wheel(context: Context, plan: Plan, out: Path, *, editable: bool = False) -> Wheel:
     """Build what is missing and write the wheel into ``out``; equal plans give equal bytes."""
+    if plan.backends and plan.settings.revision is not None:
+        raise SettingsError(
+            "a bundle has no revision: its version is uniscale's own",
+            hint="revisions are for wheels of one backend each: uniscale-build wheel --split",
+            slug="bad-value",
+        )
     check_together(context.project, plan)
     payloads = tuple(build_payload(context, plan, item) for item in plan.backends)
     contents = Contents(

@@ -197,6 +197,7 @@ def read_adaptation(fields: Fields, where: str) -> Adaptation:
         sdk=fields.one_of("sdk", SDK_USES, ""),
         image=image(fields),
         note=fields.text("note", ""),
+        revision=fields.number("revision", 0),
         lines=fields.lines,
     )
     if adaptation.ready == bool(adaptation.missing or adaptation.commit):

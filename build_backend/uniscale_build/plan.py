@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uniscale_build import __version__
 from uniscale_build.detection import find_devices
@@ -110,7 +110,9 @@ class Plan:
     def version(self) -> str:
         """The wheel's version: ours, with a label for what is in it."""
         if self.device is None:
-            return __version__
+            # Our own version, so that a post-release is ours too; the wheel carries the layers.
+            revision = self.settings.revision
+            return f"{__version__}.post{revision}" if revision else __version__
         words = [item.backend.label for item in self.backends] + [label(self.device.label)]
         return f"{__version__}+{'.'.join(words)}"
 
@@ -133,7 +135,27 @@ class Plan:
                 "compression": self.settings.compression,
                 "cmake_args": list(self.settings.cmake_args),
             },
+            # Of wheels only: a payload is the same whatever its revision.
+            **({"revisions": self.revisions} if self.revisions else {}),
         }
+
+    @property
+    def revisions(self) -> dict[str, int]:
+        """Backend → revision of its wheel, of those that have one."""
+        return {
+            item.backend.name: item.adaptation.revision
+            for item in self.backends
+            if item.adaptation.revision
+        }
+
+    def revised(self, revisions: Mapping[str, int]) -> Plan:
+        """The plan with revisions (by backend) in place of those that the adaptations tell."""
+        items = (
+            replace(item, adaptation=replace(item.adaptation, revision=number))
+            for item in self.backends
+            for number in [revisions.get(item.backend.name, item.adaptation.revision)]
+        )
+        return replace(self, backends=tuple(items))
 
     @property
     def digest(self) -> str:

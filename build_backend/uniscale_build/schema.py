@@ -43,6 +43,11 @@ class Recorder(Fields):
         self._note(key, _TEXT, required=default is None)
         return default or ""
 
+    def number(self, key: str, default: int) -> int:
+        """Note a whole number."""
+        self._note(key, {"type": "integer", "minimum": 0})
+        return default
+
     def flag(self, key: str, default: bool) -> bool:
         """Note a boolean."""
         self._note(key, {"type": "boolean"})

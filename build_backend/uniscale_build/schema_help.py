@@ -164,6 +164,8 @@ HELP = {
     "adaptation.contact": "Who answers for the pair.",
     "adaptation.verified": "What was built or run, where, and what was not.",
     "adaptation.note": "What one must know.",
+    "adaptation.revision": "Number in the wheel's version: raise it when layers or settings "
+    "change and upstream's version does not.",
 }
 
 

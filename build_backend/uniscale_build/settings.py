@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from uniscale_build.errors import SettingsError, UniscaleError, did_you_mean, ra
 COMPRESSIONS = ("default", "store", "fast", "best")
 KERNELS = ("precompiled", "source")
 CACHES = ("auto", "none", "ccache", "sccache")
+AUTO = "auto"
 _DEFINE = "cmake.define."
 
 
@@ -31,6 +33,8 @@ class Settings:
     offline: bool = False
     cmake_defines: Mapping[str, str] = field(default_factory=dict)
     cmake_args: tuple[str, ...] = ()
+    revision: int | str | None = None  # a number, AUTO, or None: the adaptation's
+    index: str | None = None
 
 
 HELP = {
@@ -45,6 +49,8 @@ HELP = {
     "strip": "true or false: take symbols out of what is built",
     "offline": "true or false: use only what is in the cache",
     "cmake.args": "more arguments for cmake, separated by spaces",
+    "revision": "of split wheels: a number, or auto: counted on from those in the index",
+    "index": "the index (folder or address) that revision=auto counts on from",
     f"{_DEFINE}NAME": "a CMake cache entry",
 }
 
@@ -64,6 +70,14 @@ def _flag(value: str) -> bool:
 def _jobs(value: str) -> int:
     if not value.isdigit() or int(value) < 1:
         raise ValueError("must be a number, 1 or more")
+    return int(value)
+
+
+def _revision(value: str) -> int | str:
+    if value == AUTO:
+        return AUTO
+    if not re.fullmatch(r"0|[1-9][0-9]{0,8}", value):
+        raise ValueError("must be a number (0 or more), or auto")
     return int(value)
 
 
@@ -89,6 +103,11 @@ def _folder(value: str) -> Path:
     return Path(value).expanduser().absolute()
 
 
+def _place(value: str) -> str:
+    text = value.strip()
+    return text if "://" in text else str(_folder(text))
+
+
 _PARSERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "backend": ("backends", _words),
     "device": ("device", _device),
@@ -101,6 +120,8 @@ _PARSERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "strip": ("strip", _flag),
     "offline": ("offline", _flag),
     "cmake.args": ("cmake_args", lambda value: tuple(value.split())),
+    "revision": ("revision", _revision),
+    "index": ("index", _place),
 }
 _MANY = ("backend", "task")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from uniscale_build import __version__, bundle, distribution
+from uniscale_build import __version__, bundle, distribution, revision
 from uniscale_build.bundle import Contents, Wheel
 from uniscale_build.errors import SettingsError
 from uniscale_build.ids import label, slug
@@ -30,20 +30,61 @@ def build_split(context: Context, plan: Plan, out: Path) -> tuple[Wheel, ...]:
             hint="name one: uniscale-build wheel --split --backend llama.cpp",
             slug="no-backend",
         )
+    counted = revision.read(plan.settings)
     payloads = [build_payload(context, plan, item) for item in plan.backends]
-    plain = replace(plan, backends=(), device=None)
-    made = [bundle.build_wheel(context, plain, out)]
+    made = [build_plain(context, plan, out, counted)]
     for item, payload in zip(plan.backends, payloads, strict=True):
-        contents = split_contents(context, replace(plan, backends=(item,)), payload)
-        made.append(bundle.deliver(context, contents, out))
+        made.append(_deliver(context, replace(plan, backends=(item,)), payload, counted, out))
     return tuple(made)
+
+
+def build_plain(context: Context, plan: Plan, out: Path, counted: revision.Counted) -> Wheel:
+    """The wheel with launchers, manifests and layers alone, in the revision that it is to have."""
+
+    def numbered(number: int) -> Plan:
+        settings = replace(plan.settings, revision=number or None)
+        return replace(plan, backends=(), device=None, settings=settings)
+
+    def make(number: int) -> revision.Stored:
+        with context.store.scratch() as scratch:
+            made = bundle.build_wheel(context, numbered(number), scratch)
+            return revision.Stored(made.path.name, made.sha256, number, "")
+
+    if isinstance(counted, tuple):
+        stored = revision.of(counted, bundle.NAME, __version__, ".post")
+        counted = revision.choose(stored, "", make)
+    return bundle.build_wheel(context, numbered(counted or 0), out)
 
 
 def build_one(context: Context, plan: Plan, out: Path) -> Wheel:
     """The wheel of the only backend of ``plan``, without the plain one, written into ``out``."""
     (item,) = plan.backends
-    contents = split_contents(context, plan, build_payload(context, plan, item))
-    return bundle.deliver(context, contents, out)
+    counted = revision.read(plan.settings)
+    return _deliver(context, plan, build_payload(context, plan, item), counted, out)
+
+
+def _deliver(
+    context: Context, plan: Plan, payload: Payload, counted: revision.Counted, out: Path
+) -> Wheel:
+    """The wheel of the only backend of ``plan``, in the revision that it is to have."""
+    (item,) = plan.backends
+
+    def contents(number: int) -> Contents:
+        return split_contents(context, plan.revised({item.backend.name: number}), payload)
+
+    if not isinstance(counted, tuple):
+        number = item.adaptation.revision if counted is None else counted
+        return bundle.deliver(context, contents(number), out)
+
+    def make(number: int) -> revision.Stored:
+        with context.store.scratch() as scratch:
+            made = bundle.deliver(context, contents(number), scratch)
+            return revision.Stored(made.path.name, made.sha256, number, item.tree)
+
+    base = contents(0)
+    stored = revision.of(counted, base.name, base.version)
+    chosen = revision.choose(stored, item.tree, make, at_least=item.adaptation.revision)
+    return bundle.deliver(context, contents(chosen), out)
 
 
 def split_name(item: BackendPlan) -> str:
@@ -54,13 +95,16 @@ def split_name(item: BackendPlan) -> str:
 def split_version(item: BackendPlan, sdk_label: str) -> str:
     """Upstream's version with a label for the device and the SDK: ``0.32.0+cpu``, ``…+cuda.cu130``.
 
-    An SDK's tag that begins with the device's label says both: ``0.9.2+musa43``.
+    An SDK's tag that begins with the device's label says both: ``0.9.2+musa43``. A revision is
+    the label's last part, a number: ``0.32.0+cpu.2`` comes after ``0.32.0+cpu`` (PEP 440 compares
+    it as a number), and ``==0.32.0`` takes either. ``.post2`` might be upstream's own.
     """
     device = label(item.device.label)
     tag = label(sdk_label)
     words = tag if tag.startswith(device) else ".".join(filter(None, (device, tag)))
     public, _, local = item.pin.version.partition("+")
-    return f"{public}+{'.'.join(filter(None, (label(local), words)))}"
+    number = str(item.adaptation.revision or "")
+    return f"{public}+{'.'.join(filter(None, (label(local), words, number)))}"
 
 
 def split_contents(context: Context, plan: Plan, payload: Payload) -> Contents:

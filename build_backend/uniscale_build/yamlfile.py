@@ -8,6 +8,7 @@ a boolean; duplicate keys, anchors and unknown keys are errors; all errors come 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,16 @@ class Fields:
     def maybe(self, key: str) -> str | None:
         """Text, or None when the key is absent."""
         return self.text(key, "") or None
+
+    def number(self, key: str, default: int) -> int:
+        """A whole number, 0 or more."""
+        value = self.get(key)
+        if value is None:
+            return default
+        if not isinstance(value.data, str) or not re.fullmatch(r"0|[1-9][0-9]{0,8}", value.data):
+            self.fail(value, f'"{key}" must be a whole number, 0 or more', f"found {value.data!r}")
+            return default
+        return int(value.data)
 
     def flag(self, key: str, default: bool) -> bool:
         """``true`` or ``false``, nothing else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,7 @@ def resolve(
     device: str | None,
     tasks: list[str] | None,
     config: list[str] | None,
+    more: Mapping[str, str | None] | None = None,
 ) -> tuple[Project, Plan]:
     """The project and the plan for a command line; the same settings as the hooks read."""
     from uniscale_build import settings
@@ -56,6 +58,7 @@ def resolve(
         if not sign:
             raise SettingsError(f"{word!r} is not KEY=VALUE", slug="bad-value")
         given[key] = value
+    given |= {key: value for key, value in (more or {}).items() if value is not None}
     if backends:
         given["backend"] = backends
     if device is not None:
@@ -121,6 +124,14 @@ def wheel(
     split: Annotated[
         bool, typer.Option("--split", help="One wheel for each backend, and the plain one.")
     ] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="With --split: of the wheels (auto: see --index)."),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(metavar="SITE", help="With --revision auto: the index to count on from."),
+    ] = None,
     config: Config = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -134,7 +145,8 @@ def wheel(
     from uniscale_build.split import build_split
     from uniscale_build.store import Store
 
-    project, made = resolve(backend, device, task, config)
+    more = {"revision": revision, "index": index}
+    project, made = resolve(backend, device, task, config, more)
     with reporter() as live:
         context = Context(project, Store(), live)
         built = build_split(context, made, out) if split else (build_wheel(context, made, out),)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ def run_matrix(project: Project, rows: list[Row], asked: Asked, *, json: bool) -
             print("[]" if json else "nothing to build")
             return
         about = {"executor": executor_name, "config": config}
-        plain = _plain_wheel(project, folder)
+        plain = _plain_wheel(project, folder, config)
         executor = _executor(executor_name, project, folder, config, plain, asked)
         try:
             _set_obstacles_aside(builds, executor, named=asked.named)
@@ -134,20 +134,23 @@ def _set_obstacles_aside(builds: list[Build], executor: Executor, *, named: bool
             build.errors = (error.as_json(),)
 
 
-def _plain_wheel(project: Project, folder: Folder) -> Made:
+def _plain_wheel(project: Project, folder: Folder, config: Mapping[str, str]) -> Made:
     """The plain ``uniscale`` wheel, which all others require; made anew by every run.
 
     It carries the manifests, so it is not what it was when a run goes on after a correction.
     """
-    from uniscale_build.bundle import build_wheel
+    from uniscale_build import revision, settings
     from uniscale_build.matrix.state import Made
     from uniscale_build.pipeline import Context
     from uniscale_build.plan import make_plan
     from uniscale_build.settings import Settings
+    from uniscale_build.split import build_plain
     from uniscale_build.store import Store
 
-    plan = make_plan(project, Settings())
-    made = build_wheel(Context(project, Store()), plan, folder.path)
+    asked = settings.read(config)
+    plan = make_plan(project, Settings(revision=asked.revision, index=asked.index))
+    counted = revision.read(plan.settings)
+    made = build_plain(Context(project, Store()), plan, folder.path, counted)
     return Made(made.path.name, made.size, made.sha256)
 
 
