@@ -301,8 +301,22 @@ def test_github_reads_a_matrix() -> None:
 
 def test_gitlab_reads_a_child_pipeline_and_one_without_builds() -> None:
     jobs = valid(pipelines.gitlab(ROWS, read_settings(OURS)), "gitlab-ci")
-    assert {row.id for row in ROWS} == set(jobs) - {"stages"}
-    assert "nothing-to-build" in valid(pipelines.gitlab([], read_settings(OURS)), "gitlab-ci")
+    assert {row.id for row in ROWS} == set(jobs) - {"stages", "workflow", "publish"}
+    none = valid(pipelines.gitlab([], read_settings(OURS)), "gitlab-ci")
+    assert set(none) == {"stages", "workflow", "nothing-to-build"}
+
+
+def test_both_services_publish_what_was_built_and_not_of_proposals() -> None:
+    child = valid(pipelines.gitlab(ROWS, read_settings(OURS)), "gitlab-ci")
+    assert child["stages"] == ["build", "publish"] and child["publish"]["stage"] == "publish"
+    assert child["publish"]["rules"][0] == {"if": "$CI_MERGE_REQUEST_ID", "when": "never"}
+    github = valid((ROOT / "ci" / "github.yml").read_text(encoding="utf-8"), "github-workflows")
+    assert github["jobs"]["publish"]["if"] == "github.event_name != 'pull_request'"
+    for commands in (child["publish"]["script"], scripts(github["jobs"]["publish"])):
+        assert "uniscale-build index dist/*.whl --out site" in commands
+    for row in ROWS:  # what it indexes is what the builds leave
+        assert child[row.id]["artifacts"]["paths"] == ["dist/"]
+        assert child[row.id]["script"][-1].endswith("--out dist")
 
 
 def in_image(row: Row) -> Row:

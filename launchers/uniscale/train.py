@@ -16,6 +16,7 @@ from uniscale import pretraining, run, trainer_fields, trainjob
 from uniscale.engines import Command
 from uniscale.hostfile import Host
 from uniscale.methods import named
+from uniscale.record import Payload
 from uniscale.trainjob import TrainJob
 from uniscale.trainplan import TrainPlan
 from uniscale.trainrun import supervise, tell
@@ -216,6 +217,7 @@ def _command(plan: TrainPlan, job: TrainJob) -> Command:
     environment = dict(plan.environment)
     environment["UNISCALE_JOB"] = folder
     prefix: Path | None = None
+    python = sys.executable
     if plan.kind == "script":
         target = [
             "-m",
@@ -227,8 +229,9 @@ def _command(plan: TrainPlan, job: TrainJob) -> Command:
         worker = "sft" if plan.kind == "finetune" else "gpt"
         target = ["-m", f"uniscale.workers.{worker}", folder]
     if plan.backend is not None:
-        prefix, added = _payload(plan)
-        environment = {**added, **environment}
+        payload = _payload(plan)
+        prefix, python = payload.prefix, payload.python or python
+        environment = {**payload.device_environment, **environment}
     environment = {**_visible(plan), **environment}
     if plan.kind != "script":
         # The current folder may hold files that are named like modules.
@@ -243,7 +246,7 @@ def _command(plan: TrainPlan, job: TrainJob) -> Command:
             hint='a whole number from 1, or "gpu": one for each', slug="bad-number",
         )  # fmt: skip
     return Command(
-        argv=(*torchrun(plan.processes), *target),
+        argv=(*torchrun(plan.processes, python), *target),
         environment=environment, host="", port="0", served_name=plan.title, probe="", metrics=None,
     )  # fmt: skip
 
@@ -266,9 +269,9 @@ def _visible(plan: TrainPlan) -> dict[str, str]:
     return {device.visible: value}
 
 
-def torchrun(processes: str) -> tuple[str, ...]:
-    """The head that starts ``processes`` workers on this machine, without a fixed port."""
-    head = (sys.executable, "-m", "torch.distributed.run")
+def torchrun(processes: str, python: str) -> tuple[str, ...]:
+    """The head that starts ``processes`` workers of ``python`` here, without a fixed port."""
+    head = (python, "-m", "torch.distributed.run")
     return (*head, "--standalone", "--nproc-per-node", processes)
 
 
@@ -282,7 +285,7 @@ def our_sources() -> list[str]:
     return [one for one in found if Path(one).name not in ("site-packages", "dist-packages")]
 
 
-def _payload(plan: TrainPlan) -> tuple[Path, dict[str, str]]:
+def _payload(plan: TrainPlan) -> Payload:
     from uniscale_build.ids import slug
 
     from uniscale import payloads
@@ -303,7 +306,7 @@ def _payload(plan: TrainPlan) -> tuple[Path, dict[str, str]]:
             "pip install . --config-settings=backend=Megatron-LM --config-settings=device=cpu",
             slug="no-payload",
         )
-    return able[0].prefix, dict(able[0].device_environment)
+    return able[0]
 
 
 def _print(ready: Ready, as_json: bool) -> int:

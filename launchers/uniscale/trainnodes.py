@@ -7,7 +7,6 @@ first writes progress and checkpoints into it.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,7 +32,7 @@ def commands(told: Mapping[str, Any], command: Command) -> tuple[Node, ...]:
     return nodes.training(
         command.argv[place:],
         hosts,
-        python=sys.executable,
+        python=command.argv[0],
         # One is what nobody asked for: the slots of each machine say it better.
         processes=None if count == "1" else count,
         port=told.get("master_port") or nodes.MASTER_PORT,

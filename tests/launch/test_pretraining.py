@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+from uniscale.environments import Environment
 from uniscale.pretraining import check, settings
 
 from .helpers import Bench, lay_payload, record
@@ -62,3 +64,25 @@ def test_the_payload_stands_first(bench: Bench) -> None:
     err = bench.run(*words[:-1], "--arg", "num_layer=2", "--arg", "lr=x").err
     assert "unknown-argument" in err and "bad-argument" in err
     assert not Path(shown["folder"]).exists()
+
+
+def test_a_payload_in_an_environment_of_its_own_trains_with_its_python(bench: Bench) -> None:
+    bench.environ["UNISCALE_DATA"] = str(bench.root / "own")
+    made = bench.root / "own" / "environments" / "megatron"
+    folder = made / "site" / "uniscale_payloads"
+    prefix = lay_payload(folder, record("Megatron-LM", tasks=["train"], launch={}))
+    python = made / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    Environment(
+        folder=made, python=str(python), payloads=folder, name="uniscale-megatron-lm",
+        version="0.14.0+cpu", file="x.whl", sha256="0" * 64, index="",
+    ).save()  # fmt: skip
+    data = bench.root / "data.jsonl"
+    data.write_text('{"text": "a"}\n')
+    words = ("train", "bytes", "-b", "megatron", "--data", data, "--dry-run", "--json")
+    shown = json.loads(bench.run(*words).ok().out)
+    assert shown["argv"][:3] == [str(python), "-m", "torch.distributed.run"]
+    assert shown["environment"]["PYTHONPATH"].split(":")[0] == str(prefix)
+    for command in (("list", "--json"), ("show", "Megatron-LM", "--json")):
+        assert str(prefix) in bench.run(*command).ok().out

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from uniscale_build.manifest import ANY_PYTHON
 from uniscale_build.matrix.rows import MatrixSettings, Row
 
+# Without it, a child of a merge request's pipeline would have no jobs.
+_GITLAB_ALWAYS = {"rules": [{"when": "always"}]}
 FORMATS = ("github", "gitlab", "jenkins", "names")
 _HEADER = """\
 # Written by ci/pipelines from [tool.uniscale.matrix] of pyproject.toml: change that, not this file.
 {about}
 """
 _INSTALL = "python -m pip install '.[build]'"
+_PUBLISH = "uniscale-build index dist/*.whl --out site"
 _GITHUB_ABOUT = """\
 # GitHub reads it as .github/workflows/wheels.yml. What is built is decided while it runs: what a
 # change affects, or what was asked for by hand."""
@@ -60,7 +63,10 @@ def github(rows: Sequence[Row], settings: MatrixSettings) -> str:
 
 
 def gitlab(rows: Sequence[Row], settings: MatrixSettings) -> str:
-    """A child pipeline with a job for each row (one that says so where there is none)."""
+    """A child pipeline: a job for each row (one that says so where there is none), then the index.
+
+    A child's wheels are its own artifacts, so the job that publishes them is in it too.
+    """
     jobs: dict[str, object] = {}
     for row in rows:
         jobs[row.id] = {
@@ -74,7 +80,15 @@ def gitlab(rows: Sequence[Row], settings: MatrixSettings) -> str:
         }
     if not rows:
         jobs["nothing-to-build"] = {"stage": "build", "script": ["echo no build is affected"]}
-    return _yaml({"stages": ["build"], **jobs})
+        return _yaml({"stages": ["build"], "workflow": _GITLAB_ALWAYS, **jobs})
+    jobs["publish"] = {
+        "stage": "publish",
+        "image": f"python:{settings.pythons[-1]}",
+        "rules": [{"if": "$CI_MERGE_REQUEST_ID", "when": "never"}, {"when": "on_success"}],
+        "script": [_INSTALL, _PUBLISH],
+        "artifacts": {"paths": ["site/"]},
+    }
+    return _yaml({"stages": ["build", "publish"], "workflow": _GITLAB_ALWAYS, **jobs})
 
 
 def jenkins(rows: Sequence[Row]) -> str:
@@ -205,7 +219,7 @@ def _github_publish(checkout: dict[str, str], settings: MatrixSettings) -> dict[
             {"uses": "actions/download-artifact@v4",
              "with": {"path": "dist", "merge-multiple": True}},
             {"run": _INSTALL},
-            {"run": "uniscale-build index dist/*.whl --out site"},
+            {"run": _PUBLISH},
             {"uses": "actions/upload-artifact@v4", "with": {"name": "site", "path": "site"}},
         ],
     }  # fmt: skip
