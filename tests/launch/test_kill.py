@@ -126,12 +126,16 @@ class Tally:
     cut: list[str] = field(default_factory=list)  # streams that broke after their answer began
     failed: list[str] = field(default_factory=list)
 
+    def enough(self, number: int) -> bool:
+        """True when that many whole answers, and as many streamed ones, have come."""
+        return min(self.done["whole"], self.done["streamed"]) >= number
 
-def ask(base: str, number: int, end: float, tally: Tally) -> None:
+
+def ask(base: str, number: int, stop: threading.Event, tally: Tally) -> None:
     openai: Any = importlib.import_module("openai")
     client = openai.OpenAI(base_url=base, api_key="none", max_retries=0, timeout=60)
     turn = 0
-    while time.monotonic() < end:
+    while not stop.is_set():
         turn += 1
         message = {"role": "user", "content": f"hello {number} {turn}"}
         call: dict[str, Any] = {"model": "killed", "max_tokens": 8, "messages": [message]}
@@ -153,32 +157,41 @@ def ask(base: str, number: int, end: float, tally: Tally) -> None:
     client.close()
 
 
-def test_no_request_fails_while_engines_are_killed(environ: dict[str, str], model: str) -> None:
-    kills, tally = 0, Tally()
-    with serving(environ, model, "--replicas", "2", "--name", "killed") as base:
-        end = time.monotonic() + SECONDS
-        threads = [
-            threading.Thread(target=ask, args=(base, number, end, tally))
-            for number in range(CLIENTS)
-        ]
-        for thread in threads:
-            thread.start()
-        while time.monotonic() < end - PAUSE:
-            time.sleep(PAUSE)
-            (job,) = jobs(environ)
-            engines = [one for one in job["processes"] if one["title"] != "gateway"]
-            if all(one["state"] == "ready" for one in engines):
-                os.kill(engines[kills % len(engines)]["pid"], signal.SIGKILL)
-                kills += 1
+@contextmanager
+def asking(base: str, number: int, tally: Tally) -> Iterator[None]:
+    """That many clients ask meanwhile, one request after the other."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=ask, args=(base, one, stop, tally)) for one in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_no_request_fails_while_engines_are_killed(environ: dict[str, str], model: str) -> None:
+    kills, tally, wanted = 0, Tally(), max(SECONDS / PAUSE / 3, 2)
+    with serving(environ, model, "--replicas", "2", "--name", "killed") as base:
+        begin = time.monotonic()
+        with asking(base, CLIENTS, tally):
+            # A machine that others use too gets as far, only later: then it takes longer.
+            while time.monotonic() - begin < SECONDS or not (kills >= wanted and tally.enough(100)):
+                assert time.monotonic() - begin < 6 * SECONDS, (kills, dict(tally.done))
+                time.sleep(PAUSE)
+                (job,) = jobs(environ)
+                engines = [one for one in job["processes"] if one["title"] != "gateway"]
+                if all(one["state"] == "ready" for one in engines):
+                    os.kill(engines[kills % len(engines)]["pid"], signal.SIGKILL)
+                    kills += 1
         (job,) = jobs(environ)
         restarts = sum(one["restarts"] for one in job["processes"])
     print(f"\n{dict(tally.done)}, {kills} kills, {len(tally.cut)} streams cut in their midst")
-    assert kills >= SECONDS / PAUSE / 3 and restarts >= kills - 1
+    assert restarts >= kills - 1
     assert tally.failed == []
     assert len(tally.cut) <= kills * CLIENTS, tally.cut
-    assert tally.done["whole"] > 100 and tally.done["streamed"] > 100
 
 
 def test_a_mixed_fleet_loses_vllm_and_no_request(environ: dict[str, str], tmp_path: Path) -> None:
@@ -195,20 +208,15 @@ def test_a_mixed_fleet_loses_vllm_and_no_request(environ: dict[str, str], tmp_pa
     text = json.dumps({"serve": {"models": told, "gateway": {"policy": "round_robin"}}})
     config.write_text(text)
     tally = Tally()
-    with serving(environ, str(config), patience=300) as base:
-        end = time.monotonic() + 20
-        threads = [threading.Thread(target=ask, args=(base, one, end, tally)) for one in range(4)]
-        for thread in threads:
-            thread.start()
+    with serving(environ, str(config), patience=300) as base, asking(base, 4, tally):
         time.sleep(PAUSE)
         (job,) = jobs(environ)
         (engine,) = (one for one in job["processes"] if "vllm" in one["title"])
+        before = tally.done.copy()
         os.kill(engine["pid"], signal.SIGKILL)
-        for thread in threads:
-            thread.join()
+        until(lambda: Tally(tally.done - before).enough(20), "the other one answers")
     print(f"\n{dict(tally.done)}, {len(tally.cut)} streams cut in their midst")
-    assert tally.failed == [] and len(tally.cut) <= len(threads)
-    assert tally.done["whole"] > 20 and tally.done["streamed"] > 20
+    assert tally.failed == [] and len(tally.cut) <= 4
 
 
 def test_keys_and_who_may_add_engines(environ: dict[str, str], model: str, tmp_path: Path) -> None:
