@@ -17,7 +17,7 @@ from uniscale.engines import Command
 from uniscale.hostfile import Host
 from uniscale.methods import named
 from uniscale.record import Payload
-from uniscale.trainjob import TrainJob
+from uniscale.trainjob import COLLECTIVE, TrainJob
 from uniscale.trainplan import TrainPlan
 from uniscale.trainrun import supervise, tell
 
@@ -232,7 +232,8 @@ def _command(plan: TrainPlan, job: TrainJob) -> Command:
         payload = _payload(plan)
         prefix, python = payload.prefix, payload.python or python
         environment = {**payload.device_environment, **environment}
-    environment = {**_visible(plan), **environment}
+        plan = replace(plan, device=payload.device)
+    environment = {**_collective(plan), **_visible(plan), **environment}
     if plan.kind != "script":
         # The current folder may hold files that are named like modules.
         environment["PYTHONSAFEPATH"] = "1"
@@ -267,6 +268,19 @@ def _visible(plan: TrainPlan) -> dict[str, str]:
     if remark:
         run.note(remark)
     return {device.visible: value}
+
+
+def _collective(plan: TrainPlan) -> dict[str, str]:
+    """Which torch.distributed backend the workers talk by, where a device is named that says it."""
+    if plan.device is None:
+        return {}
+    from uniscale import devices
+
+    known = devices.known()
+    # A payload may be for a device that this installation has no manifest of.
+    device = known.get(plan.device) if plan.backend else devices.named(plan.device, known)
+    backend = device.collective.backend if device else ""
+    return {COLLECTIVE: backend} if backend else {}
 
 
 def torchrun(processes: str, python: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from uniscale_build.errors import LaunchError, SettingsError
 from uniscale import state
 
 RECORD = "train.json"
+COLLECTIVE = "UNISCALE_COLLECTIVE"  # the torch.distributed backend that the workers talk by
 WHOLE = "uniscale-whole"  # stands in a checkpoint that was written to its end
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from uniscale import devices
 
 from .helpers import Bench
 
@@ -67,6 +68,26 @@ def test_chips(bench: Bench) -> None:
     told = json.loads(bench.run(*words, "--device", "nvidia").ok().out)
     assert told["environment"]["CUDA_VISIBLE_DEVICES"] == "0,2"
     bench.run(*words[:5], "--devices", "0", "--device", "nvidai").refused("unknown-device", code=2)
+
+
+COLLECTIVES = {
+    name: device.collective.backend for name, device in devices.known().items()
+}  # read when the tests are collected: a new device is tested at once
+
+
+@pytest.mark.parametrize("device", COLLECTIVES)
+def test_workers_talk_by_what_the_device_says(bench: Bench, device: str) -> None:
+    script = bench.root / "a.py"
+    script.write_text("")
+    words = ("train", "x", "--script", script, "--dry-run", "--json", "--device", device)
+    told = json.loads(bench.run(*words).ok().out)["environment"]
+    assert told.get("UNISCALE_COLLECTIVE", "") == COLLECTIVES[device]
+
+
+def test_collectives_of_vendors() -> None:
+    wanted = {"cpu": "gloo", "nvidia": "nccl", "Cambricon_MLU": "cncl", "MUSA_S5000": "mccl",
+              "Huawei_Atlas800TA3": "hccl", "intel": "xccl"}  # fmt: skip
+    assert wanted.items() <= COLLECTIVES.items()
 
 
 def test_backends_that_are_not_here(bench: Bench, data: Path) -> None:

@@ -4,7 +4,7 @@
     python -m torch.distributed.run … -m uniscale.workers.gpt JOB_FOLDER [CHECKPOINT]
 
 The payload's prefix stands first on PYTHONPATH. Data, tensor and pipeline parallel as the job's
-record says; on processors the processes talk by gloo, on devices of CUDA's kind by nccl.
+record says. The processes talk by what the device's manifest names (gloo, nccl, hccl, …).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from uniscale.pretraining import settings
-from uniscale.trainjob import TrainJob
+from uniscale.trainjob import COLLECTIVE, TrainJob
 from uniscale.workers.begin import die_with_parent, failures_kept
 from uniscale.workers.corpus import Corpus
 from uniscale.workers.gpt_state import Report, restore, save, save_model
@@ -95,7 +95,8 @@ def train(job: TrainJob, start: Path | None) -> None:
 def _begin(args: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    usual = "nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(os.environ.get(COLLECTIVE, usual))
     parallel_state.initialize_model_parallel(
         args["tensor_model_parallel_size"], args["pipeline_model_parallel_size"]
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from uniscale.methods import METHODS, Method
-from uniscale.trainjob import WHOLE, TrainJob
+from uniscale.trainjob import COLLECTIVE, WHOLE, TrainJob
 from uniscale.workers.begin import die_with_parent, failures_kept
 
 _REPORT = 0.2  # seconds between two reports of where we are
@@ -123,6 +123,8 @@ def arguments(
     if not torch.accelerator.is_available():
         usual |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
         usual |= {"dataloader_pin_memory": False}
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and COLLECTIVE in os.environ:
+        usual["ddp_backend"] = os.environ[COLLECTIVE]
     return SFTConfig(output_dir=str(job.checkpoints), **{**usual, **given})
 
 
