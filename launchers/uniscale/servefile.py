@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from uniscale_build.errors import ManifestError, SettingsError, UniscaleError, raise_all
+from uniscale_build.errors import ManifestError, UniscaleError
 from uniscale_build.yamlfile import Fields, Value
 
-from uniscale import config, flagscale, hostfile, spec
+from uniscale import config, flagscale, spec
 from uniscale.plans import START_TIMEOUT, ModelPlan, ServePlan
+from uniscale.taskfile import Experiment, Task
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> ServePlan:
@@ -24,35 +25,17 @@ def plan(root: Value) -> ServePlan:
 
     if recipe.is_recipe(root):
         return recipe.plan(root)
-    errors: list[UniscaleError] = []
-    fields = Fields(root, errors, "a configuration")
-    raise_all(errors)
-    serve = fields.get("serve")
-    if flagscale.is_flagscale(root):
-        made = flagscale.serve_plan(fields, errors)
-    elif serve is None:
-        raise SettingsError(
-            "the configuration serves nothing",
-            where=root.where,
-            hint="it needs serve: {model: …}, or a defaults list that brings one",
-            slug="nothing-to-serve",
-        )
-    else:
-        made = _own(fields, serve, errors)
-        for other in ("hydra", "action", "train", "infer", "inference"):
-            fields.get(other)  # other tasks of the same experiment are no mistake
-        fields.finish()
-    raise_all(errors)
-    return made
+    return Task("serve", "{model: …}", _own, _flagscale).plan(root)
 
 
-def _own(fields: Fields, serve: Value, errors: list[UniscaleError]) -> ServePlan:
-    experiment = fields.fields("experiment")
-    about = spec.read(experiment, spec.EXPERIMENT)
-    experiment.finish()
+def _flagscale(fields: Fields, _serve: Value, errors: list[UniscaleError]) -> ServePlan:
+    return flagscale.serve_plan(fields, errors)
+
+
+def _own(experiment: Experiment, serve: Value, errors: list[UniscaleError]) -> ServePlan:
     block = Fields(serve, errors, '"serve"')
     top = spec.read(block, spec.SERVE)
-    shared = cast("Mapping[str, str]", about.get("env", {}))
+    shared = experiment.environment
     listed = block.items("models")
     if listed:
         models = [_model(Fields(one, errors, "a model"), shared) for one in listed]
@@ -64,16 +47,15 @@ def _own(fields: Fields, serve: Value, errors: list[UniscaleError]) -> ServePlan
         models = [_model(block, shared, finish=False)]
     gateway, none = _gateway(block, errors)
     block.finish()
-    hosts = () if "nodes" not in about else hostfile.read(Path(str(about["nodes"])))
     return ServePlan(
         models=tuple(models),
-        name=cast("str | None", about.get("name")),
+        name=experiment.name,
         host=str(top.get("host", ServePlan.host)),
         port=cast(int, top.get("port", ServePlan.port)),
         start_timeout=cast(float, top.get("start_timeout", START_TIMEOUT)),
         gateway=gateway,
         no_gateway=none,
-        nodes=hosts,
+        nodes=experiment.nodes,
     )
 
 

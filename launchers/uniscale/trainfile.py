@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from uniscale_build.errors import ManifestError, SettingsError, UniscaleError, raise_all
+from uniscale_build.errors import ManifestError, SettingsError, UniscaleError
 from uniscale_build.yamlfile import Fields, Value
 
 from uniscale import config, flagscale, hostfile, spec
 from uniscale.asked import pairs
+from uniscale.taskfile import Experiment, Task
 from uniscale.trainplan import TrainPlan
 
 
@@ -111,52 +112,30 @@ def read(path: Path, overrides: Sequence[str] = ()) -> TrainPlan:
 
 def plan_of(root: Value) -> TrainPlan:
     """The plan in a composed configuration; raises `ManifestError` (or `Problems`)."""
-    errors: list[UniscaleError] = []
-    fields = Fields(root, errors, "a configuration")
-    raise_all(errors)
-    train = fields.get("train")
-    if train is None:
-        raise SettingsError(
-            "the configuration trains nothing",
-            where=root.where,
-            hint="it needs train: {model: …, data: …}, or a defaults list that brings one",
-            slug="nothing-to-train",
-        )
-    if flagscale.is_flagscale(root):
-        made = _flagscale(fields, train, errors)
-    else:
-        made = _own(fields, train, errors)
-        for other in ("hydra", "action", "serve", "infer", "inference"):
-            fields.get(other)  # other tasks of the same experiment are no mistake
-        fields.finish()
-    raise_all(errors)
-    return made
+    return Task("train", "{model: …, data: …}", _own, _flagscale).plan(root)
 
 
-def _own(fields: Fields, train: Value, errors: list[UniscaleError]) -> TrainPlan:
-    experiment = fields.fields("experiment")
-    about = spec.read(experiment, spec.EXPERIMENT)
-    experiment.finish()
+def _own(experiment: Experiment, train: Value, errors: list[UniscaleError]) -> TrainPlan:
     block = Fields(train, errors, '"train"')
     told: Mapping[str, Any] = spec.read(block, spec.TRAIN)
     block.finish()
     if "script" not in told and "model" not in told:
         errors.append(ManifestError('"model" is missing', where=train.where, slug="missing-key"))
-    named: dict[str, Any] = {
-        "method_arguments": told.get("method_args", {}),
-        "arguments": told.get("args", {}),
-        "environment": {**cast("dict[str, str]", about.get("env", {})), **told.get("env", {})},
-        "nodes": hostfile.read(Path(str(about["nodes"]))) if "nodes" in about else (),
-        "name": about.get("name"),
-        "folder": about.get("dir"),
-    }
-    same = {
+    same: dict[str, Any] = {
         key: told[key]
         for key in ("model", "data", "eval_data", "format", "columns", "split", "method",
                     "chat_template", "backend", "device", "devices", "processes", "script", "flags")
         if key in told
     }  # fmt: skip
-    return TrainPlan(**same, **named)
+    return TrainPlan(
+        **same,
+        method_arguments=told.get("method_args", {}),
+        arguments=told.get("args", {}),
+        environment={**experiment.environment, **told.get("env", {})},
+        nodes=experiment.nodes,
+        name=experiment.name,
+        folder=experiment.folder,
+    )
 
 
 def _flagscale(fields: Fields, train: Value, errors: list[UniscaleError]) -> TrainPlan:

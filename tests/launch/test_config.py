@@ -241,7 +241,7 @@ def test_train_and_inference_layouts_compose(tmp_path: Path, bench: Bench) -> No
         "value": "true",
         "from": f"{tmp_path}/train/small.yaml:1",
     }
-    bench.run("serve", path).refused("nothing-to-serve", code=3)
+    bench.run("serve", path).refused("nothing-to-serve", code=2)
 
 
 def test_config_shows_values_and_where_they_come_from(bench: Bench) -> None:
