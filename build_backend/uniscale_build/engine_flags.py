@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from uniscale_build.errors import ManifestError
+from uniscale_build.parserflags import read_flags
+
 _FLAG = re.compile(r"(?<![\w-])(--?[A-Za-z][\w.-]*)")
 _TIMEOUT = 180.0  # seconds; a Python engine imports for a while before it prints its help
 
@@ -17,12 +20,16 @@ _TIMEOUT = 180.0  # seconds; a Python engine imports for a while before it print
 def record_flags(prefix: Path, launch: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """``launch`` with ``serve.flags`` added, and a note when the engine could not be asked here.
 
-    ``serve.help`` are the arguments that make the engine print its flags. An engine that needs its
-    chip to start gives no list; its flags then go unchecked.
+    ``serve.help`` are the arguments that make the engine print its flags, ``serve.parser`` is the
+    function that fills a Python engine's parser, whose source is read instead. An engine that needs
+    its chip to start gives no list, nor does one without that function; its flags go unchecked.
     """
     serve = dict(launch.get("serve", {}))
     argv = list(serve.get("argv", ()))
     ask = serve.pop("help", None)
+    entry = serve.pop("parser", None)
+    if argv and entry:
+        return _read_flags(prefix, launch, serve, str(entry))
     if not argv or not ask:
         return {**launch, "serve": serve} if serve else dict(launch), ""
     program = prefix / argv[0]
@@ -42,3 +49,14 @@ def record_flags(prefix: Path, launch: Mapping[str, Any]) -> tuple[dict[str, Any
         said = (ran.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return {**launch, "serve": serve}, f"the engine gave no list of its flags: {said}"
     return {**launch, "serve": {**serve, "flags": flags}}, ""
+
+
+def _read_flags(
+    prefix: Path, launch: Mapping[str, Any], serve: Mapping[str, Any], entry: str
+) -> tuple[dict[str, Any], str]:
+    try:
+        flags = read_flags(prefix, entry)
+    except (ManifestError, SyntaxError) as error:
+        said = error.what if isinstance(error, ManifestError) else str(error)
+        return {**launch, "serve": dict(serve)}, f"flags unknown: {said}"
+    return {**launch, "serve": {**serve, "flags": list(flags)}}, ""

@@ -55,12 +55,16 @@ def without(ours: Sequence[str], raw: Sequence[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def check(raw: Sequence[str], known: Iterable[str], *, engine: str) -> None:
+def check(
+    raw: Sequence[str], known: Iterable[str], *, engine: str, abbreviates: bool = False
+) -> None:
     """Refuse every flag in ``raw`` that the engine's list ``known`` does not have.
 
     An empty list means that none was recorded when the wheel was built: nothing is checked then.
     A dotted flag (``--limit-mm-per-prompt.image``) passes when its first part is known, a short
-    one with its value attached (``-O3``) when the short flag is. Raises `LaunchError`, all at once.
+    one with its value attached (``-O3``) when the short flag is. ``abbreviates``: the engine takes
+    the beginning of a flag where that fits one alone, as argparse does (``--tp`` of SGLang).
+    Raises `LaunchError`, all at once.
     """
     names = {_canonical(flag) for flag in known}
     if not names:
@@ -71,6 +75,12 @@ def check(raw: Sequence[str], known: Iterable[str], *, engine: str) -> None:
         if flag is None or flag in names or flag.split(".", 1)[0] in names:
             continue
         if not flag.startswith("--") and flag[:2] in names:
+            continue
+        if (
+            abbreviates
+            and flag.startswith("--")
+            and sum(one.startswith(flag) for one in names) == 1
+        ):
             continue
         errors.append(
             LaunchError(

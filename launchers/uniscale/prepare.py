@@ -94,7 +94,9 @@ def prepare(request: Request, *, task: str, host: str, port: int) -> Prepared:
     model = models.resolve(request.model, must_exist=request.must_exist)
     engine = _engine(request, task, model)
     launch = engine.launch
-    flags.check(request.raw, launch.flags, engine=engine.backend)
+    # Python's engines have argparse read their flags.
+    python = launch.argv[:1] == ("python",)
+    flags.check(request.raw, launch.flags, engine=engine.backend, abbreviates=python)
     path = next(model.formats[form] for form in launch.formats if form in model.formats)
     arguments: dict[str, object] = {
         "host": host,

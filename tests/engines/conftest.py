@@ -98,3 +98,16 @@ def build_wheel(backend: str, out: Path, device: str = "cpu") -> Path:
     (wheel,) = out.glob("*.whl")
     assert told["sha256"]
     return wheel
+
+
+def check_flags(engine: Installed, code: str) -> None:
+    """The flags in the payload's record are those of the ``parser`` that ``code`` makes."""
+    code += (
+        "import json\n"
+        "flags = {one for action in parser._actions for one in action.option_strings}\n"
+        "print('flags:' + json.dumps(sorted(flags)))\n"
+    )
+    told = engine.ok("python", "-c", code, PYTHONPATH=str(engine.prefix))
+    (line,) = (line for line in told.splitlines() if line.startswith("flags:"))
+    info = json.loads((engine.prefix / "payload.json").read_text(encoding="utf-8"))
+    assert info["launch"]["serve"]["flags"] == json.loads(line.removeprefix("flags:"))

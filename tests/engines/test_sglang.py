@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from .conftest import Install
+from .conftest import Install, check_flags
 from .reference import TOKENS, check_answer
 
 pytestmark = [pytest.mark.engine, pytest.mark.sources]
@@ -31,3 +31,13 @@ def test_what_has_cuda_kernels_only_is_not_required(install: Install) -> None:
     assert engine.ok("python", "-c", code).strip() == "[None, None]"
     record = json.loads((engine.prefix / "payload.json").read_text(encoding="utf-8"))
     assert any(text.startswith("sglang-kernel") for text in record["requirements"]["dropped"])
+
+
+def test_the_recorded_flags_are_its_parsers(install: Install) -> None:
+    check_flags(
+        install("sglang"),
+        "import argparse\n"
+        "from sglang.srt.server_args import ServerArgs\n"
+        "parser = argparse.ArgumentParser()\n"
+        "ServerArgs.add_cli_args(parser)\n",
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Install, Installed
+from .conftest import Install, Installed, check_flags
 from .reference import check_answer
 
 pytestmark = [pytest.mark.engine, pytest.mark.sources]
@@ -47,6 +47,19 @@ def test_flaggems_is_switched_on_in_the_worker(install: Install, tmp_path: Path)
     ask(engine, "Who are you?", USE_FLAGGEMS="1", FLAGGEMS_UNUSED="index, copy_", **env)
     (line,) = seen.read_text().splitlines()  # one worker
     assert line.endswith("['copy_', 'index']")
+
+
+def test_the_recorded_flags_are_its_parsers(install: Install) -> None:
+    engine = install("vllm")
+    check_flags(
+        engine,
+        "from vllm.entrypoints.launchers.cli_args import make_arg_parser\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "parser = make_arg_parser(FlexibleArgumentParser())\n",
+    )
+    ran = engine.run("uniscale", "serve", "demo", "--backend", "vllm", "--dry-run",
+                     "--", "--max-model-lenn", "512")  # fmt: skip
+    assert 'did you mean "--max-model-len"?' in ran.stderr, ran.stderr
 
 
 def test_abi3audit_finds_nothing(install: Install, tmp_path: Path) -> None:

@@ -69,6 +69,16 @@ def test_check_tells_all_unknown_flags_with_the_nearest() -> None:
     assert second.hint == "see llama.cpp --help"
 
 
+def test_beginnings_of_flags_are_for_engines_that_take_them() -> None:
+    known = ("--tp-size", "--port", "--pp-size", "--pp-max")
+    flags.check(["--tp", "2"], known, engine="sglang", abbreviates=True)
+    with pytest.raises(LaunchError):
+        flags.check(["--tp", "2"], known, engine="llama.cpp")
+    for token in ("--pp", "--p=1", "--tp-sizes"):  # of two, of three, of none
+        with pytest.raises(LaunchError, match="has no flag"):
+            flags.check([token], known, engine="sglang", abbreviates=True)
+
+
 def test_check_without_a_list_checks_nothing() -> None:
     flags.check(["--anything"], (), engine="e")
     with pytest.raises(LaunchError):
