@@ -1,9 +1,12 @@
 """Measures what stands before an engine: ``python ci/bench_serve.py`` writes ci/results/serve.json.
 
 One llama-server, started by ``uniscale serve`` with the gateway; wrk asks it directly, through the
-gateway, through a proxy of a dozen lines of FastAPI and httpx, and through LiteLLM where
-``--litellm PROGRAM`` names one. Rounds are interleaved, so that what else the machine does hits
-all alike; the ratios are what counts. Needs the installed llama.cpp payload, smg, wrk, uvicorn.
+gateway, through a proxy of a dozen lines of FastAPI and httpx, through LiteLLM where
+``--litellm PROGRAM`` names one, and through the same proxy as a deployment of Ray Serve where
+``--serve PROGRAM`` names Ray's ``serve``. Both want environments of their own:
+``pip install 'litellm[proxy]'`` and ``pip install 'ray[serve]==2.60.0' httpx``. Rounds are
+interleaved, so that what else the machine does hits all alike; the ratios are what counts. Needs
+the installed llama.cpp payload, smg, wrk, uvicorn, fastapi, httpx.
 """
 
 from __future__ import annotations
@@ -45,6 +48,15 @@ async def chat(request: Request) -> Response:
 async def health() -> dict[str, str]:
     return {}
 """
+DEPLOYMENT = """
+from ray import serve
+from proxy import app
+@serve.deployment(max_ongoing_requests=64)
+@serve.ingress(app)
+class Proxy:
+    pass
+deployed = Proxy.bind()
+"""
 SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -67,6 +79,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4, help="of each run of wrk")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--litellm", help="the program of a LiteLLM installation")
+    parser.add_argument("--serve", help="the program serve of a Ray installation")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing: apt-get install wrk")
@@ -108,7 +121,30 @@ def _targets(
             _running(command, port, "/health/liveliness", extra)
         )
         targets["litellm"] = f"http://127.0.0.1:{port}"
+    if options.serve:
+        starts["ray"], targets["ray"] = stack.enter_context(_ray(folder, options.serve, engine))
     return targets, starts
+
+
+@contextmanager
+def _ray(folder: Path, program: str, target: str) -> Iterator[tuple[float, str]]:
+    """Ray Serve with the same proxy, on a Ray of its own; how long it took, and its address."""
+    port = _free()
+    (folder / "deployment.py").write_text(DEPLOYMENT)
+    told = {
+        "http_options": {"host": "127.0.0.1", "port": port},
+        # The other paths write no line for each request either.
+        "logging_config": {"log_level": "ERROR", "enable_access_log": False},
+        "applications": [
+            {"name": "bench", "route_prefix": "/", "import_path": "deployment:deployed"}
+        ],
+    }
+    (folder / "ray.yaml").write_text(json.dumps(told))
+    command = [program, "run", "--app-dir", str(folder), str(folder / "ray.yaml")]
+    extra = {"TARGET": target, "PYTHONPATH": str(folder)}
+    extra |= {"RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
+    with _running(command, port, "/health", extra) as seconds:
+        yield seconds, f"http://127.0.0.1:{port}"
 
 
 @contextmanager
