@@ -220,6 +220,7 @@ def test_a_flagscale_model_of_another_machine_can_be_dry_run(bench: Bench) -> No
     path = write(bench.root, "conf/serve.yaml", FLAGSCALE)
     out = bench.run("serve", path, "--dry-run").ok().out
     assert "sglang.launch_server --model-path /models/Qwen3-0.6B" in out
+    assert out.count("--model-path") == 1
     bench.run("serve", path).refused("no-model")
 
 
