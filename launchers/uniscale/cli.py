@@ -5,16 +5,15 @@ Only typer is imported here; a command's module is imported when that command ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 from uniscale_build.errors import SettingsError
 
-from uniscale import cli_wheels
-
-Action = Callable[[], int]
+from uniscale import cli_train, cli_wheels
+from uniscale.cli_words import Action, Device, Json, Set, Verbose
 
 # click's base of all usage errors. Newer typers carry their own copy of click, so the class is
 # reached through the one subclass that typer exports.
@@ -39,23 +38,15 @@ _Model = Annotated[
 _Backend = Annotated[
     str | None, typer.Option("--backend", "-b", metavar="NAME", help="Engine, e.g. llama.cpp.")
 ]
-_Device = Annotated[
-    str | None, typer.Option("--device", "-d", metavar="NAME", help="Device, e.g. cpu.")
-]
 _Arg = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE", help="Common argument (vLLM's name), e.g. max_model_len=8K."
     ),
 ]
-_Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Change the configuration; repeatable."),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, errors too.")]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
 
+cli_train.register(app)
 cli_wheels.register(app)
 
 
@@ -105,7 +96,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
-    verbose: _Verbose = False,
+    verbose: Verbose = False,
 ) -> None:
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
@@ -113,7 +104,7 @@ def _root(
 
 
 @app.command("list")
-def _list(as_json: _Json = False, verbose: _Verbose = False) -> Action:
+def _list(as_json: Json = False, verbose: Verbose = False) -> Action:
     """List the payloads in this environment."""
     from uniscale.listing import listing
 
@@ -121,7 +112,7 @@ def _list(as_json: _Json = False, verbose: _Verbose = False) -> Action:
 
 
 @app.command("doctor")
-def _doctor(as_json: _Json = False, verbose: _Verbose = False) -> Action:
+def _doctor(as_json: Json = False, verbose: Verbose = False) -> Action:
     """Say what this machine can run: chips, payloads, what cannot start and why."""
     from uniscale.doctor import doctor
 
@@ -139,7 +130,7 @@ def _serve(
         ),
     ],
     backend: _Backend = None,
-    device: _Device = None,
+    device: Device = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")
     ] = None,
@@ -168,12 +159,12 @@ def _serve(
     api_keys: Annotated[
         str | None, typer.Option(metavar="FILE", help="Keys, KEY or NAME:KEY on each line.")
     ] = None,
-    settings: _Set = None,
+    settings: Set = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.")
     ] = False,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Start OpenAI-compatible servers: one engine, or several behind one address."""
     from uniscale.asked import Asked, serve_asked
@@ -202,9 +193,9 @@ def _config(
     path: Annotated[
         str, typer.Argument(metavar="MODEL|CONFIG", help="An experiment or task file, or a model.")
     ],
-    settings: _Set = None,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    settings: Set = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Print the merged configuration and where each value comes from."""
     from uniscale.asked import show_config
@@ -215,8 +206,8 @@ def _config(
 @app.command("ps")
 def _ps(
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also what ended.")] = False,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """List what runs."""
     from uniscale.jobs import ps
@@ -230,7 +221,7 @@ def _logs(
     part: Annotated[str | None, typer.Argument(metavar="[PART]", help="gateway, …/0")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Last lines of each.")] = 20,
-    verbose: _Verbose = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Print the logs of the engines and the gateway of a job."""
     from uniscale.jobs import logs
@@ -242,7 +233,7 @@ def _logs(
 def _stop(
     job: Annotated[list[str] | None, typer.Argument(metavar="[JOB]…", help="uniscale ps")] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="All that run.")] = False,
-    verbose: _Verbose = False,
+    verbose: Verbose = False,
 ) -> Action:
     """End jobs and all that they started."""
     from uniscale.jobs import stop
@@ -286,13 +277,13 @@ def _infer(
         typer.Option(metavar="T", min=0, help="0: always the likeliest token (demo's default)."),
     ] = None,
     backend: _Backend = None,
-    device: _Device = None,
+    device: Device = None,
     arg: _Arg = None,
     start_timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="Time for the engine to load.")
     ] = 600,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Ask a question, or every row of a file; without either, talk with the model."""
     from uniscale.infer import InferRequest, infer
@@ -324,7 +315,3 @@ def _infer(
             answer_column=answer_column,
         ),
     )
-
-
-# Registers its commands; it uses what stands above.
-from uniscale import cli_train as _cli_train  # noqa: E402, F401

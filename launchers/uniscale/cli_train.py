@@ -7,10 +7,15 @@ from typing import Annotated
 
 import typer
 
-from uniscale.cli import Action, _Device, _Json, _Set, _Verbose, app
+from uniscale.cli_words import Action, Device, Json, Set, Verbose
 
 
-@app.command("train")
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("train")(_train)
+    app.command("export")(_export)
+
+
 def _train(
     ctx: typer.Context,
     model: Annotated[
@@ -48,7 +53,7 @@ def _train(
         str | None,
         typer.Option("--backend", "-b", metavar="NAME", help="Pre-train with it: Megatron-LM."),
     ] = None,
-    device: _Device = None,
+    device: Device = None,
     devices: Annotated[
         str | None, typer.Option(metavar="0,2|N", help="Chips that the processes may see.")
     ] = None,
@@ -65,15 +70,15 @@ def _train(
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FOLDER", help="(default: outputs/NAME)")
     ] = None,
-    settings: _Set = None,
+    settings: Set = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print exactly what would run and start nothing.")
     ] = False,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Fine-tune a model on your data, or pre-train one."""
     from uniscale.trainfile import TrainAsked, train_asked
@@ -101,7 +106,6 @@ def _train(
     return partial(train_asked, asked, resume=resume, dry_run=dry_run, as_json=as_json)
 
 
-@app.command("export")
 def _export(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="A training, an adapter, or a model's folder.")
@@ -116,8 +120,8 @@ def _export(
     only_hf: Annotated[
         bool, typer.Option("--merge-only", help="Merge the adapter; write no GGUF.")
     ] = False,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Merge what was trained into its model, and write it as GGUF for llama.cpp."""
     from uniscale.export import export

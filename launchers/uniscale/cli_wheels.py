@@ -5,13 +5,12 @@ As in `uniscale.cli`, only typer is imported here; a command's module when that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
 import typer
 
-Action = Callable[[], int]
+from uniscale.cli_words import Action, Json, Verbose
 
 _Backend = Annotated[str, typer.Argument(metavar="BACKEND", help="E.g. vllm, llama.cpp.")]
 _Device = Annotated[
@@ -25,8 +24,6 @@ _Offline = Annotated[
     bool, typer.Option("--offline", help="Use no network: all from the index folder.")
 ]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell all and change nothing.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, errors too.")]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,8 +49,8 @@ def _install(
     ] = False,
     offline: _Offline = False,
     dry_run: _DryRun = False,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Install the prebuilt wheel that fits this machine."""
     from uniscale.install import InstallRequest, install
@@ -69,8 +66,8 @@ def _show(
     backend: _Backend,
     device: _Device = None,
     index: _Index = None,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Show what is installed of a backend, and what an index has."""
     from uniscale.show import show
@@ -82,8 +79,8 @@ def _uninstall(
     backend: _Backend,
     device: _Device = None,
     dry_run: _DryRun = False,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Take a payload out: its wheel, or its environment."""
     from uniscale.uninstall import uninstall
@@ -98,8 +95,8 @@ def _upgrade(
     index: _Index = None,
     offline: _Offline = False,
     dry_run: _DryRun = False,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Bring payloads to the newest wheels of an index."""
     from uniscale.upgrade import upgrade
@@ -119,8 +116,8 @@ def _verify(
         bool, typer.Option("--rebuild", help="Build it again, and compare every byte.")
     ] = False,
     offline: _Offline = False,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Check hashes, SBOM, provenance, and that pins and layers give the same tree."""
     from uniscale.verify import verify
@@ -139,8 +136,8 @@ def _test(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="Time for an engine to load.")
     ] = 600,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Try the installed payloads: each starts, and what serves answers a question."""
     from uniscale.smoke import smoke
@@ -165,8 +162,8 @@ def _pull(
     to: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the model goes. (default: hub's cache)")
     ] = None,
-    as_json: _Json = False,
-    verbose: _Verbose = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> Action:
     """Fetch a container image, or a model."""
     from uniscale.pull import PullRequest, pull
