@@ -258,6 +258,13 @@ def _remarks(steps: Steps) -> list[str]:
     told = list(steps.choice.remarks)
     if not steps.machine.seen and device.name != devices.FALLBACK:
         told.append(f"no {device.title} was found in this machine")
+    if steps.torch_from_index is not None:
+        told.append(
+            f"{steps.torch_from_index} comes from your installer's index, where it may be the "
+            "build for CUDA (some GiB); for the one for processors, add PyTorch's cpu index "
+            "(PIP_EXTRA_INDEX_URL, or UV_TORCH_BACKEND=cpu for uv)"
+            + ("" if steps.isolated else ", or install torch from it first")
+        )
     return told
 
 

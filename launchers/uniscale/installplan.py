@@ -17,11 +17,14 @@ from uniscale_build.ids import slug
 from uniscale import environments, payloads
 from uniscale.catalog import Catalog, Wheel
 from uniscale.choosing import Choice
+from uniscale.devices import FALLBACK
 from uniscale.environments import NAMESPACE
 from uniscale.machine import Machine
 from uniscale.record import Payload
 
 LAUNCHER = "uniscale"
+TORCH = "torch"
+CPU_BUILD = "cpu"  # the local version of PyTorch's builds without CUDA
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,15 @@ class Steps:
     absent: tuple[str, ...]  # those that are not here; no other may come in their place
     launcher: Wheel | None  # the uniscale that the wheel requires, where this one is too old
     there: str | None  # the version that is installed of this distribution
+    torch: str | None = None  # the CPU build of PyTorch that is here, and stays
+    torch_from_index: str | None = None  # requires PyTorch, whose build the index decides
 
     @property
     def constraints(self) -> str:
-        """The text of the constraints file; empty when the device's image provides nothing."""
+        """The text of the constraints file; empty when nothing that is here has to stay."""
+        if self.torch is not None:
+            head = "# This environment's PyTorch for processors: none for CUDA in its place.\n"
+            return head + f"{TORCH}=={self.torch}\n"
         lines = [f"{name}=={version}" for name, version in sorted(self.kept.items())]
         lines += [f"{name}<0" for name in sorted(self.absent)]
         if not lines:
@@ -68,6 +76,7 @@ def plan(catalog: Catalog, choice: Choice, machine: Machine, *, isolated: bool) 
             errors.append(error)
     raise_all(errors)
     device = machine.device.name
+    torch, from_index = _torch(wheel, device, names, isolated=isolated)
     return Steps(
         catalog=catalog,
         choice=choice,
@@ -77,7 +86,35 @@ def plan(catalog: Catalog, choice: Choice, machine: Machine, *, isolated: bool) 
         absent=absent,
         launcher=launcher,
         there=None if isolated else installed(wheel.name),
+        torch=torch,
+        torch_from_index=from_index,
     )
+
+
+def _torch(
+    wheel: Wheel, device: str, image: Iterable[str], *, isolated: bool
+) -> tuple[str | None, str | None]:
+    """For a processor: the CPU build that is here and stays, or what an index will serve.
+
+    On Linux the package index has PyTorch built for CUDA under the plain version, some GiB of it;
+    the builds for processors have the local version ``cpu`` and come from an index of their own.
+    Installers take one for the other, so the one that is here is pinned whole.
+    """
+    if device != FALLBACK or TORCH in image:
+        return None, None
+    here = None if isolated else installed(TORCH)
+    needs = [one for one in requirements(wheel) if canonicalize_name(one.name) == TORCH]
+    if here is not None and all(_satisfies(one, here) for one in needs):
+        return (here if _is_cpu_build(here) else None), None
+    open_ones = [
+        str(one) for one in needs
+        if one.url is None and not any(_is_cpu_build(spec.version) for spec in one.specifier)
+    ]  # fmt: skip
+    return None, ", ".join(open_ones) or None
+
+
+def _is_cpu_build(version: str) -> bool:
+    return version.partition("+")[2] == CPU_BUILD
 
 
 def installed(name: str) -> str | None:

@@ -272,6 +272,56 @@ def test_packages_of_the_image_are_kept(acme: Place) -> None:
     assert "not in this environment" in acme.fails("image-package", "llama.cpp", "-d", "Acme_X1")
 
 
+def lay_torch(folder: Path, version: str, *requires: str, name: str = "torch") -> None:
+    """A distribution of that name and version, as an installer would have left it."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Requires-Dist: {one}" for one in requires]
+    (info / "METADATA").write_text("\n".join(lines) + "\n")
+    (info / "RECORD").write_text(f"{info.name}/METADATA,,\n{info.name}/RECORD,,\n")
+    (info / "INSTALLER").write_text("pip\n")
+
+
+def torch_notes(place: Place, *words: str) -> tuple[str | None, list[str]]:
+    told = json.loads(place.install("llama.cpp", *words, "--dry-run", "--json").out)
+    return told["constraints"], [one for one in told["remarks"] if "CUDA" in one]
+
+
+def test_a_torch_whose_build_the_index_decides_is_told(place: Place) -> None:
+    place.index.add(requires=["torch>=99", 'torch<1; sys_platform == "win32"'])
+    for words in ((), ("--isolated",)):
+        constraints, (note,) = torch_notes(place, *words)
+        assert note.startswith("torch>=99 comes from") and "UV_TORCH_BACKEND=cpu" in note
+        assert constraints is None and ("install torch" in note) == (not words)
+    assert "note: torch>=99 comes from" in place.install("llama.cpp", "--dry-run").out
+    place.index.add(version="1.1", requires=["torch==99+cpu"])
+    assert torch_notes(place) == (None, [])
+
+
+def test_a_torch_for_processors_stays(place: Place) -> None:
+    packages = next(place.python.parent.parent.glob("lib/python*/site-packages"))
+    lay_torch(packages, "98.0+cpu")
+    # Seen before the torch of the environment that these tests run in.
+    place.environ["PYTHONPATH"] = f"{packages}{os.pathsep}{place.environ['PYTHONPATH']}"
+    place.index.add(requires=["torch>=97"])
+    constraints, notes = torch_notes(place)
+    assert constraints is not None and notes == []
+    assert "torch==98.0+cpu" in place.install("llama.cpp").out.split()
+    assert "torch==98.0+cpu\n" in Path(constraints).read_text()
+    # What requires a newer one is told of; an environment of its own does not see this one.
+    place.index.add(version="1.1", requires=["torch>=99"])
+    constraints, notes = torch_notes(place)
+    assert constraints is None and len(notes) == 1
+    place.index.add(version="1.2", requires=["torch>=97"])
+    assert len(torch_notes(place, "--isolated")[1]) == 1
+    # Nor is it replaced for the sake of what the wheel requires.
+    lay_torch(packages, "1.0", "torch>=99", name="asks_for_more")
+    place.index.add(version="1.3", requires=["torch>=97", "asks_for_more"])
+    told = place.fails("install-failed", "llama.cpp", "--offline")
+    assert "98.0+cpu" in told and "nothing was changed" in told
+
+
 def test_payloads_of_two_distributions_are_never_mixed(place: Place) -> None:
     place.index.add(name="uniscale", version="0.1.0", label="llamacpp.cpu")
     place.install("llama.cpp")
