@@ -39,7 +39,7 @@ def ours(env: dict[str, str], *settings: str) -> Took:
 
 def touch_layer(project: Path, cache: Path) -> None:
     """Put a layer on top that adds one comment to `FILE`."""
-    from uniscale_build.gitdb import Entry, GitDb
+    from uniscale_build.git.db import Entry, GitDb
     from uniscale_build.project import Project
     from uniscale_build.store import Store
 
@@ -121,11 +121,11 @@ def main() -> None:
            "PYTHONPATH": os.pathsep.join([str(ROOT / "build_backend"), str(ROOT / "launchers")]),
            "CCACHE_DIR": str(keep / "ccache")}  # fmt: skip
     os.environ.update(env)
-    from uniscale_build.gitdb import GitDb
+    from uniscale_build.git.db import GitDb
+    from uniscale_build.git.worktree import materialise
     from uniscale_build.project import Project
-    from uniscale_build.sources import obtain
+    from uniscale_build.sources.obtain import obtain
     from uniscale_build.store import Store
-    from uniscale_build.worktree import materialise
 
     pin, adaptation = Project(project, True).resolve("llama.cpp", "cpu")
     db = GitDb(Store(cache))

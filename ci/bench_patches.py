@@ -26,12 +26,12 @@ from pathlib import Path
 
 import benchlib
 from editsets import EditSet, make_set
-from uniscale_build.gitdb import GitDb, git_environment
-from uniscale_build.layerfile import About, export, new_yaml, sections, write_folder
-from uniscale_build.layers import Layer, apply_layer, read_layer
-from uniscale_build.manifest import Backend, Origin, Pin, Recipe
+from uniscale_build.git.db import GitDb, git_environment
+from uniscale_build.layers.layer import Layer, apply_layer, read_layer
+from uniscale_build.layers.layerfile import About, export, new_yaml, sections, write_folder
+from uniscale_build.manifests.model import Backend, Origin, Pin, Recipe
 from uniscale_build.progress import Plain
-from uniscale_build.sources import Found, obtain_version
+from uniscale_build.sources.obtain import Found, obtain_version
 from uniscale_build.store import Store
 
 VERSIONS = ("0.8.3", "0.8.5", "0.9.1", "0.9.2", "0.10.0", "0.11.0")

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from uniscale_build.gitdb import Entry, GitDb
+from uniscale_build.git.db import Entry, GitDb
 
 MODIFIED = 160  # upstream files with hunks
 NEW = 100  # new text files, about 300 lines each

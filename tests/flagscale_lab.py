@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniscale_build.layers import Layer, find_layer, patched_tree
+from uniscale_build.layers.layer import Layer, find_layer, patched_tree
 from uniscale_build.project import find_project
-from uniscale_build.sources import obtain
+from uniscale_build.sources.obtain import obtain
 
 from tests.upstreams import UPSTREAM, Files, Lab, Link, Program, git, snapshot, write_files
 

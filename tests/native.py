@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from uniscale_build.gitdb import GitDb
+from uniscale_build.git.db import GitDb
 from uniscale_build.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,7 +118,7 @@ def set_layer(native: Native, greeting: str) -> None:
     base = db.import_folder(native.upstream)
     changed = GREET.replace("hello", greeting)
     with db.index(base) as index:
-        from uniscale_build.gitdb import Entry
+        from uniscale_build.git.db import Entry
 
         index.put([(b"greet.c", Entry("100644", db.write_blob(changed.encode())))])
         result = index.write_tree()

@@ -9,8 +9,8 @@ from typing import Any
 
 from uniscale_build.ids import label as local_label
 from uniscale_build.ids import slug
-from uniscale_build.record import payload_json, sbom
-from uniscale_build.wheel import Member, WheelFile, write_wheel
+from uniscale_build.records.record import payload_json, sbom
+from uniscale_build.wheels.wheel import Member, WheelFile, write_wheel
 
 EPOCH = 1577836800
 TREES = ("1" * 40, "2" * 40)

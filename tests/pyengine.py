@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from uniscale_build.gitdb import GitDb
+from uniscale_build.git.db import GitDb
 from uniscale_build.store import Store
 
 from .native import DEVICE, ROOT

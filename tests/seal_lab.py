@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pyrage
 import pytest
-from uniscale_build.layers import apply_layer, find_layer
-from uniscale_build.seal import statement
-from uniscale_build.seal_keys import read_signing_key
+from uniscale_build.layers.layer import apply_layer, find_layer
+from uniscale_build.sealing.keys import read_signing_key
+from uniscale_build.sealing.sealed import statement
 from uniscale_build.store import Store
 
 from tests.upstreams import UPSTREAM, Lab, make_lab, snapshot

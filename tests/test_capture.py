@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from uniscale_build.layers import read_layer
+from uniscale_build.layers.layer import read_layer
 
 from tests.conftest import Grow, MakeProject
 from tests.upstreams import LINES, UPSTREAM, Lab, git, make_lab, snapshot

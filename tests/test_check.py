@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale_build.gitlinks import read_links
+from uniscale_build.review.gitlinks import read_links
 
 from tests.conftest import MakeProject
 from tests.test_port import changed, edit, next_upstream, port, state

@@ -8,8 +8,8 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uniscale_build.deflate import LEVELS, codec
 from uniscale_build.errors import SettingsError
+from uniscale_build.wheels.deflate import LEVELS, codec
 
 from .wheels import noise
 

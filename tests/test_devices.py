@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from uniscale_build.detection import detected, find_devices
-from uniscale_build.devices import FACTS, Detect, Device, Probe, Root, Sdk
+from uniscale_build.build.toolchain import probe
 from uniscale_build.errors import ToolchainError, UniscaleError
+from uniscale_build.manifests.detection import detected, find_devices
+from uniscale_build.manifests.devices import FACTS, Detect, Device, Probe, Root, Sdk
+from uniscale_build.manifests.sdk import captured, find_sdk, missing_sdk, unfit_sdk
 from uniscale_build.project import find_project
-from uniscale_build.sdk import captured, find_sdk, missing_sdk, unfit_sdk
-from uniscale_build.toolchain import probe
 
 from .native import ROOT
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from uniscale_build import recordfile
-from uniscale_build.distinfo import (
+from uniscale_build.build.distinfo import (
     expanded_tags,
     file_stem,
     normalise_dist_info,

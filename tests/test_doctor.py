@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from uniscale_build.doctor import check_device, check_machine, check_project
+from uniscale_build.bringup.doctor import check_device, check_machine, check_project
 from uniscale_build.findings import Report
 from uniscale_build.project import find_project
 

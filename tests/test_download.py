@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from uniscale_build.download import download
 from uniscale_build.errors import SourceError
 from uniscale_build.progress import Silent
+from uniscale_build.sources.download import download
 from uniscale_build.store import Store
 
 BODY = bytes(range(256)) * 4096  # 1 MiB

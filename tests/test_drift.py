@@ -9,8 +9,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from uniscale_build.drift import APPLIES, CONFLICT, MERGES, TAKEN, Column, Drift, File
-from uniscale_build.drift_report import page, picture, table
+from uniscale_build.porting.drift import APPLIES, CONFLICT, MERGES, TAKEN, Column, Drift, File
+from uniscale_build.porting.drift_report import page, picture, table
 
 from tests.conftest import MakeProject
 from tests.test_identify import PIN

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from uniscale_build import elf
+from uniscale_build.build import elf
 from uniscale_build.errors import WheelError
 
 from .elfs import build, library, needs_cc

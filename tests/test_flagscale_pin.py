@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from uniscale_build.project import find_project
-from uniscale_build.sources import obtain
+from uniscale_build.sources.obtain import obtain
 
 from tests.conftest import MakeProject
 from tests.flagscale_lab import (

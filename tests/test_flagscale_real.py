@@ -50,7 +50,7 @@ def test_a_real_release_that_is_not_pinned_yet(
     tree = tmp_path / "tree"
     tree.mkdir()
 
-    from uniscale_build.sources import obtain_version
+    from uniscale_build.sources.obtain import obtain_version
 
     vllm = find_project(project, {}).manifests.backends["vllm"]
     base = obtain_version(lab.db, vllm, VERSION).tree

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uniscale_build.errors import LayerError
-from uniscale_build.flagscale_crypto import decrypt
+from uniscale_build.flagscale.crypto import decrypt
 from uniscale_build.project import find_project
 
 from tests.conftest import MakeProject

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale_build.identify import Candidate, PreImage, rank, read_patches, version_key
-from uniscale_build.sources import obtain_version
+from uniscale_build.porting.identify import Candidate, PreImage, rank, read_patches, version_key
+from uniscale_build.sources.obtain import obtain_version
 
 from tests.conftest import MakeProject
 from tests.test_port import changed, edit

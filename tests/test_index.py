@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from uniscale_build.errors import IndexSiteError, Problems, StoreError, UniscaleError, WheelError
 from uniscale_build.index import Request, publish
-from uniscale_build.wheel import Member
+from uniscale_build.wheels.wheel import Member
 
 from tests import wheels
 from tests.payload_wheels import payload_record, payload_wheel, plain_wheel

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from uniscale_build.errors import StoreError
-from uniscale_build.gitdb import GitDb
-from uniscale_build.inplace import _verify
+from uniscale_build.git.db import GitDb
+from uniscale_build.inplace.unpatch import _verify
 
 from tests.conftest import Grow, MakeProject
 from tests.upstreams import UPSTREAM, Lab, Link, git, git_upstream, make_lab, snapshot
@@ -672,8 +672,8 @@ def test_cache_that_cannot_be_written(lab: Lab, monkeypatch: pytest.MonkeyPatch)
 
 def test_no_project_to_write(make_project: MakeProject, tmp_path: Path) -> None:
     from uniscale_build.errors import SettingsError
+    from uniscale_build.inplace.stack import find_target
     from uniscale_build.project import Project
-    from uniscale_build.stack import find_target
 
     lab = make_project()
     with pytest.raises(SettingsError, match="no place to work in"):

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from uniscale_build.errors import UniscaleError
-from uniscale_build.gitdb import Entry, GitDb
-from uniscale_build.layerfile import About, changes, export, new_yaml, updated_yaml, write_folder
-from uniscale_build.layers import apply_layer, read_layer
+from uniscale_build.git.db import Entry, GitDb
+from uniscale_build.layers.layer import apply_layer, read_layer
+from uniscale_build.layers.layerfile import (
+    About,
+    changes,
+    export,
+    new_yaml,
+    updated_yaml,
+    write_folder,
+)
 from uniscale_build.store import Store
 
 from tests.upstreams import LINES

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from uniscale_build.binarypatch import block_problem
-from uniscale_build.layerfile import patch_label, same_patch, sections, shown
-from uniscale_build.lint import lint_patch
-from uniscale_build.markers import marker_problems
-from uniscale_build.patchtext import quote, read_patch, unquote
+from uniscale_build.layers.binarypatch import block_problem
+from uniscale_build.layers.layerfile import patch_label, same_patch, sections, shown
+from uniscale_build.layers.lint import lint_patch
+from uniscale_build.layers.markers import marker_problems
+from uniscale_build.layers.patchtext import quote, read_patch, unquote
 from uniscale_build.pathrules import escaping_links, is_dot_git, link_problem, path_problem
 
 from tests.hostile.patches import GOOD, OTHER, binary, changed, created

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from uniscale_build.errors import SettingsError, UniscaleError
-from uniscale_build.manifest import Manifests
-from uniscale_build.manifest_check import check_gitlinks
-from uniscale_build.manifest_load import load_manifests
-from uniscale_build.pairs import STATES, all_pairs
-from uniscale_build.plan import make_plan
+from uniscale_build.manifests.check import check_gitlinks
+from uniscale_build.manifests.load import load_manifests
+from uniscale_build.manifests.model import Manifests
+from uniscale_build.plans.pairs import STATES, all_pairs
+from uniscale_build.plans.plan import make_plan
 from uniscale_build.project import Project, find_project
 from uniscale_build.settings import Settings
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 from uniscale_build.errors import SettingsError, UniscaleError
-from uniscale_build.manifest import ANY_PYTHON
+from uniscale_build.manifests.model import ANY_PYTHON
 from uniscale_build.matrix import pipelines
 from uniscale_build.matrix.changed import changed_since
 from uniscale_build.matrix.rows import Row, all_rows, read_settings, this_platform
 from uniscale_build.matrix.selectors import expand, select, split
-from uniscale_build.pairs import all_pairs
+from uniscale_build.plans.pairs import all_pairs
 from uniscale_build.project import Project, find_project
 from uniscale_build.store import Store
 

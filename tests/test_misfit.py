@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from uniscale_build.misfit import misfits
+from uniscale_build.layers.misfit import misfits
 
 from tests.conftest import MakeProject
 from tests.upstreams import LINES, git, write_files

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from uniscale_build.errors import UniscaleError
-from uniscale_build.manifest import Native
-from uniscale_build.manifest_load import load_manifests
+from uniscale_build.manifests.load import load_manifests
+from uniscale_build.manifests.model import Native
 
 from .native import ROOT
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uniscale_build.errors import WheelError
-from uniscale_build.output import copy_range, replacing
 from uniscale_build.progress import Silent
+from uniscale_build.wheels.output import copy_range, replacing
 
 OLD = bytes(range(256)) * 20
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale_build.engine_flags import record_flags
+from uniscale_build.build.engine_flags import record_flags
+from uniscale_build.build.parserflags import read_flags
 from uniscale_build.errors import ManifestError
-from uniscale_build.parserflags import read_flags
 
 # A package that fills its parser in all the ways that vLLM and SGLang do.
 FILES = {

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from uniscale_build.build.payload import Alias, Assembled, assemble
 from uniscale_build.errors import Problems, UniscaleError, WheelError
-from uniscale_build.payload import Alias, Assembled, assemble
 
 from .elfs import build, library, needs_cc, tree
 

@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from uniscale_build.build.precompiled import for_machine, take
+from uniscale_build.build.recipes import pep517
 from uniscale_build.errors import (
     CompileError,
     ManifestError,
@@ -17,11 +19,9 @@ from uniscale_build.errors import (
     ToolchainError,
     WheelError,
 )
-from uniscale_build.manifest import PinnedWheel, Precompiled, RequirementRule
-from uniscale_build.precompiled import for_machine, take
-from uniscale_build.recipes import pep517
-from uniscale_build.requirements import apply_rules, check_declared
-from uniscale_build.wheelread import read_wheel
+from uniscale_build.manifests.model import PinnedWheel, Precompiled, RequirementRule
+from uniscale_build.plans.requirements import apply_rules, check_declared
+from uniscale_build.wheels.wheelread import read_wheel
 
 from .pyengine import KERNELS, REQUIREMENTS, REQUIRES, PyEngine, make_engine
 

@@ -201,7 +201,7 @@ def test_a_compile_error_is_the_first_one_and_the_log(native: Native) -> None:
 
 def make_native_from(native: Native) -> Native:
     """The same project after its upstream changed: pin and layer follow."""
-    from uniscale_build.gitdb import GitDb
+    from uniscale_build.git.db import GitDb
     from uniscale_build.store import Store
 
     manifest = native.root / "manifests/backends/mini.yaml"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from uniscale_build.errors import LayerError, Problems, SettingsError
-from uniscale_build.plan import Plan, make_plan
+from uniscale_build.plans.plan import Plan, make_plan
 from uniscale_build.project import Project, find_project
 from uniscale_build.settings import read
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale_build.manifest import Origin
+from uniscale_build.manifests.model import Origin
 from uniscale_build.project import Project
-from uniscale_build.sources import obtain_version
+from uniscale_build.sources.obtain import obtain_version
 
 from tests.conftest import MakeProject
 from tests.upstreams import LINES, UPSTREAM, Lab, git, snapshot, write_files

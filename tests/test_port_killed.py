@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from uniscale_build.stack import find_target
+from uniscale_build.inplace.stack import find_target
 from uniscale_build.swap import finish
 
 from tests.conftest import enter

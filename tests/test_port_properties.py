@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from uniscale_build.gitdb import GitDb
-from uniscale_build.replay import Labels, replay
-from uniscale_build.resolutions import Resolutions
+from uniscale_build.git.db import GitDb
+from uniscale_build.porting.replay import Labels, replay
+from uniscale_build.porting.resolutions import Resolutions
+from uniscale_build.porting.verdict import CONFLICTS, KINDS, classify
 from uniscale_build.store import Store
-from uniscale_build.verdict import CONFLICTS, KINDS, classify
 
 LABELS = Labels("base", "ours", "theirs")
 _NAMES = ("a.py", "b.txt", "pkg/c.py", "pkg/d e.md", "bin/é")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from uniscale_build import recordfile
-from uniscale_build.deflate import Codec, codec
 from uniscale_build.recordfile import Row
-from uniscale_build.wheel import WheelFile, read_wheel
+from uniscale_build.wheels.deflate import Codec, codec
+from uniscale_build.wheels.wheel import WheelFile, read_wheel
 
 from .wheels import CONTENTS, FILE, INFO, Listener, noise, rewrite, tree, write
 

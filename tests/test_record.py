@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale_build import record
-from uniscale_build.distinfo import write_dist_info
+from uniscale_build.build.distinfo import write_dist_info
 from uniscale_build.errors import Problems, WheelError
 from uniscale_build.recordfile import file_sha256
-from uniscale_build.sbom import upstream_purl
+from uniscale_build.records import record
+from uniscale_build.records.sbom import upstream_purl
 
 EPOCH = 1577836800
 TREES = ["1" * 40, "2" * 40, "3" * 40]

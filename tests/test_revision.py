@@ -10,9 +10,10 @@ import venv
 from pathlib import Path
 
 import pytest
-from uniscale_build import revision, settings
+from uniscale_build import settings
 from uniscale_build.errors import IndexSiteError, Problems, SettingsError
-from uniscale_build.revision import Stored, choose, of
+from uniscale_build.wheels import revision
+from uniscale_build.wheels.revision import Stored, choose, of
 
 from .native import Native, make_native, set_layer
 

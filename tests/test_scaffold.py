@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from uniscale_build.errors import UniscaleError
-from uniscale_build.progress import Silent
-from uniscale_build.project import Project
-from uniscale_build.scaffold import (
+from uniscale_build.bringup.scaffold import (
     BackendAnswers,
     DeviceAnswers,
     scaffold_backend,
     scaffold_device,
 )
+from uniscale_build.errors import UniscaleError
+from uniscale_build.progress import Silent
+from uniscale_build.project import Project
 from uniscale_build.store import Store
 
 from .native import ROOT, Native, make_native

@@ -6,8 +6,8 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped,unused-ignore]
 import pytest
 import yaml
-from uniscale_build import schema
-from uniscale_build.schema_help import HELP
+from uniscale_build.bringup import schema
+from uniscale_build.bringup.schema_help import HELP
 
 from .native import ROOT
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pyrage
 import pytest
 from uniscale_build.errors import LayerError
-from uniscale_build.layers import find_layer
-from uniscale_build.seal import statement
-from uniscale_build.seal_keys import read_signing_key
+from uniscale_build.layers.layer import find_layer
+from uniscale_build.sealing.keys import read_signing_key
+from uniscale_build.sealing.sealed import statement
 
 from tests.seal_lab import Sealing, make_sealing
 from tests.upstreams import git, snapshot

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from uniscale_build.errors import LayerError, ToolchainError
-from uniscale_build.seal_archive import Member, pack, read_folder, unpack, write_folder
-from uniscale_build.seal_keys import package
+from uniscale_build.sealing.archive import Member, pack, read_folder, unpack, write_folder
+from uniscale_build.sealing.keys import package
 
 from tests.seal_lab import Sealing, make_sealing
 from tests.upstreams import snapshot
@@ -143,7 +143,7 @@ def test_hostile_archives_write_nothing(
 
 
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uniscale_build.seal_archive.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("uniscale_build.sealing.archive.MAX_BYTES", 1 << 20)
     with pytest.raises(LayerError) as caught:
         unpack(gzip.compress(bytes(2 << 20)), "x")
     assert caught.value.slug == "archive-bomb"

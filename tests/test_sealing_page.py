@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from uniscale_build.layers import find_layer
+from uniscale_build.layers.layer import find_layer
 
 from tests.conftest import MakeProject
 

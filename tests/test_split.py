@@ -13,14 +13,14 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
-from uniscale_build.manifest_load import load_manifests
-from uniscale_build.pipeline import Context
-from uniscale_build.plan import BackendPlan, make_plan
+from uniscale_build.build.pipeline import Context
+from uniscale_build.manifests.load import load_manifests
+from uniscale_build.plans.plan import BackendPlan, make_plan
 from uniscale_build.project import Project
 from uniscale_build.settings import Settings
-from uniscale_build.split import build_split, split_name, split_version
 from uniscale_build.store import Store
-from uniscale_build.wheelread import read_wheel
+from uniscale_build.wheels.split import build_split, split_name, split_version
+from uniscale_build.wheels.wheelread import read_wheel
 
 from .native import ROOT, Native, make_native
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from uniscale_build.status import age
+from uniscale_build.inplace.status import age
 
 from tests.conftest import Grow
 from tests.upstreams import UPSTREAM, Lab, git, make_lab

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from uniscale_build import elf
-from uniscale_build.elf import Elf
+from uniscale_build.build import elf
+from uniscale_build.build.elf import Elf
+from uniscale_build.build.tags import declared_abi3, manylinux_step, version_step, wheel_tag
 from uniscale_build.errors import Problems, WheelError
-from uniscale_build.tags import declared_abi3, manylinux_step, version_step, wheel_tag
-from uniscale_build.wheel import Member, write_wheel
+from uniscale_build.wheels.wheel import Member, write_wheel
 
 from .elfs import build, library, needs_cc, needs_cxx
 

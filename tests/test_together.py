@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from uniscale_build.errors import UniscaleError
-from uniscale_build.plan import Plan, make_plan
+from uniscale_build.plans.plan import Plan, make_plan
+from uniscale_build.plans.together import _compatible, check_together
 from uniscale_build.project import Project, find_project
 from uniscale_build.settings import Settings
-from uniscale_build.together import _compatible, check_together
 
 from .native import ROOT
 

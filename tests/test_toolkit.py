@@ -8,14 +8,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from uniscale_build.devices import Device
+from uniscale_build.build.toolchain import Toolchain
+from uniscale_build.build.toolkit import Added, lay_out, needed
 from uniscale_build.errors import UniscaleError
-from uniscale_build.manifest import Kit, PinnedWheel
-from uniscale_build.manifest_load import load_manifests
+from uniscale_build.manifests.devices import Device
+from uniscale_build.manifests.load import load_manifests
+from uniscale_build.manifests.model import Kit, PinnedWheel
 from uniscale_build.progress import Silent
 from uniscale_build.store import Store
-from uniscale_build.toolchain import Toolchain
-from uniscale_build.toolkit import Added, lay_out, needed
 
 from .native import ROOT
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale_build import trust
 from uniscale_build.recordfile import Row, parse, render
+from uniscale_build.wheels import trust
 
 from . import wheels
 from .native import Native, make_native, set_layer

@@ -14,11 +14,11 @@ from zipfile import ZipFile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uniscale_build import zipfmt
-from uniscale_build.deflate import BLOCK, LEVELS
 from uniscale_build.errors import Problems, SettingsError, UniscaleError, WheelError
 from uniscale_build.members import check_names
-from uniscale_build.wheel import Member, read_wheel, source_date_epoch
+from uniscale_build.wheels import zipfmt
+from uniscale_build.wheels.deflate import BLOCK, LEVELS
+from uniscale_build.wheels.wheel import Member, read_wheel, source_date_epoch
 
 from .wheels import CONTENTS, FILE, INFO, METADATA, noise, tree, write
 

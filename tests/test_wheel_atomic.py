@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from uniscale_build import zipfmt
-from uniscale_build.deflate import BLOCK
 from uniscale_build.errors import StoreError
-from uniscale_build.wheel import Member, read_wheel, write_wheel
+from uniscale_build.wheels import zipfmt
+from uniscale_build.wheels.deflate import BLOCK
+from uniscale_build.wheels.wheel import Member, read_wheel, write_wheel
 
 from .wheels import CONTENTS, FILE, METADATA, Listener, noise, tree, write
 
@@ -80,7 +80,7 @@ def test_a_killed_run_leaves_the_old_wheel_and_the_next_one_cleans_up(tmp_path: 
     source.write_bytes(noise(12 * BLOCK))
     script = (
         "import sys; from pathlib import Path; from tests.wheels import write\n"
-        "from uniscale_build.wheel import Member\n"
+        "from uniscale_build.wheels.wheel import Member\n"
         "write(Path(sys.argv[1]), [Member('a', Path(sys.argv[2]))], compression='best', threads=1)"
     )
     child = subprocess.Popen([sys.executable, "-c", script, tmp_path, source], env=ENV)
@@ -116,7 +116,7 @@ def test_memory_stays_small_for_a_large_file(tmp_path: Path) -> None:
         stream.truncate(300 << 20)  # a hole: it takes no disk
     script = (
         "import sys; from pathlib import Path; from tests.wheels import write\n"
-        "from uniscale_build.wheel import Member\n"
+        "from uniscale_build.wheels.wheel import Member\n"
         "write(Path(sys.argv[1]), [Member('a', Path(sys.argv[2]))], compression='fast')\n"
         # Not ru_maxrss: that one remembers the size of the process that forked us.
         "status = Path('/proc/self/status').read_text().splitlines()\n"

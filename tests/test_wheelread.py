@@ -9,7 +9,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import pytest
 from uniscale_build.errors import Problems, UniscaleError, WheelError
-from uniscale_build.wheel import Member, read_wheel
+from uniscale_build.wheels.wheel import Member, read_wheel
 
 from .wheels import CONTENTS, FILE, INFO, METADATA, rewrite, tree, write
 

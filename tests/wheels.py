@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from uniscale_build.deflate import BLOCK
-from uniscale_build.wheel import Member, WheelFile, write_wheel
+from uniscale_build.wheels.deflate import BLOCK
+from uniscale_build.wheels.wheel import Member, WheelFile, write_wheel
 
 METADATA = "Metadata-Version: 2.1\nName: probe\nVersion: 1.0\n"
 INFO = "probe-1.0.dist-info"

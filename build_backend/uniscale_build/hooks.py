@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from uniscale_build.plan import Plan
+    from uniscale_build.plans.plan import Plan
     from uniscale_build.project import Project
 
 Config = Mapping[str, object] | None
@@ -47,9 +47,9 @@ def _told(hook: Callable[P, R]) -> Callable[P, R]:
 
 def _resolve(config_settings: Config) -> tuple[Project, Plan]:
     from uniscale_build import settings
-    from uniscale_build.distribution import read_pyproject, tool_table
-    from uniscale_build.plan import make_plan
+    from uniscale_build.plans.plan import make_plan
     from uniscale_build.project import find_project
+    from uniscale_build.wheels.distribution import read_pyproject, tool_table
 
     project = find_project(Path.cwd())
     defaults = tool_table(read_pyproject(project)).get("settings")
@@ -62,7 +62,7 @@ def get_requires_for_build_wheel(config_settings: Config = None) -> list[str]:
     _, plan = _resolve(config_settings)
     if not plan.backends:
         return []
-    from uniscale_build.toolchain import has_program
+    from uniscale_build.build.toolchain import has_program
 
     needs = [*NATIVE]
     for name, (requirement, least) in PROGRAMS.items():
@@ -89,9 +89,9 @@ def prepare_metadata_for_build_wheel(
     metadata_directory: str, config_settings: Config = None
 ) -> str:
     """Write the dist-info folder that the wheel will have, without building anything."""
-    from uniscale_build import distribution
-    from uniscale_build.bundle import NAME
-    from uniscale_build.together import check_together
+    from uniscale_build.plans.together import check_together
+    from uniscale_build.wheels import distribution
+    from uniscale_build.wheels.bundle import NAME
 
     project, plan = _resolve(config_settings)
     check_together(project, plan)
@@ -107,10 +107,10 @@ prepare_metadata_for_build_editable = prepare_metadata_for_build_wheel
 
 
 def _wheel(wheel_directory: str, config_settings: Config, *, editable: bool) -> str:
-    from uniscale_build.bundle import build_wheel as build
-    from uniscale_build.pipeline import Context
+    from uniscale_build.build.pipeline import Context
     from uniscale_build.progress import Plain
     from uniscale_build.store import Store
+    from uniscale_build.wheels.bundle import build_wheel as build
 
     project, plan = _resolve(config_settings)
     context = Context(project, Store(), Plain(sys.stdout))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uniscale_build.errors import SettingsError, UniscaleError, raise_all
-from uniscale_build.layers import Layer, find_layer
-from uniscale_build.manifest import Adaptation, Manifests, Pin
-from uniscale_build.manifest_load import load_manifests
+from uniscale_build.layers.layer import Layer, find_layer
+from uniscale_build.manifests.load import load_manifests
+from uniscale_build.manifests.model import Adaptation, Manifests, Pin
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Project:
         from uniscale_build import swap
 
         if self.checkout and swap.decided(self.patches):
-            from uniscale_build.stack import finish_killed
+            from uniscale_build.inplace.stack import finish_killed
 
             finish_killed(self)
         return load_manifests((self.root / "manifests", *self.site))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from uniscale_build import __version__
-from uniscale_build.distribution import read_pyproject, tool_table
 from uniscale_build.project import Project
+from uniscale_build.wheels.distribution import read_pyproject, tool_table
 
 
 def dynamic_metadata(

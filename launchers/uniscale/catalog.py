@@ -118,7 +118,7 @@ def read(index: str) -> Catalog:
     `IndexSiteError` when it cannot be reached, has no catalog, or says nonsense; all faults at
     once.
     """
-    from uniscale_build.download import without_secrets
+    from uniscale_build.sources.download import without_secrets
 
     base = _base(index)
     shown = without_secrets(base) if "://" in index else index
@@ -164,7 +164,7 @@ def _fetch(base: str, shown: str) -> bytes:
     import http.client
     import urllib.error
 
-    from uniscale_build.download import open_url
+    from uniscale_build.sources.download import open_url
 
     if base.startswith("file://"):
         return _read_file(Path(unquote(urlsplit(base).path)), shown)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uniscale_build.errors import LaunchError, SettingsError
 
 if TYPE_CHECKING:
-    from uniscale_build.devices import Device
+    from uniscale_build.manifests.devices import Device
 
 LIBRARY = "gpustack_runtime"
 _FEW = 20_000  # subsets that are all compared; beyond, the set grows from the best pair
@@ -92,7 +92,7 @@ def _device_of(vendor: str, devices: Mapping[str, Device]) -> str:
 
 
 def _counted(devices: Mapping[str, Device]) -> tuple[Chip, ...]:
-    from uniscale_build.detection import detected
+    from uniscale_build.manifests.detection import detected
 
     found: list[Chip] = []
     for name, device in devices.items():

@@ -10,11 +10,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from uniscale_build.detection import find_devices
-from uniscale_build.devices import Device
 from uniscale_build.errors import LaunchError, SettingsError
-from uniscale_build.manifest import device_named
-from uniscale_build.manifest_load import load_devices
+from uniscale_build.manifests.detection import find_devices
+from uniscale_build.manifests.devices import Device
+from uniscale_build.manifests.load import load_devices
+from uniscale_build.manifests.model import device_named
 
 FALLBACK = "cpu"  # what is left when no chip is found; its manifest names nothing to look for
 VARIABLE = "UNISCALE_MANIFESTS"

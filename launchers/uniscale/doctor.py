@@ -21,7 +21,7 @@ from uniscale.payloads import HOW_TO_GET, Found
 from uniscale.record import Payload
 
 if TYPE_CHECKING:
-    from uniscale_build.devices import Device
+    from uniscale_build.manifests.devices import Device
 
 _MARKS = {"ok": "ok", "missing": "--", "wrong": "!!", "note": "  "}
 _STYLES = {"ok": "green", "missing": "red", "wrong": "red", "note": "dim"}

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from email.parser import HeaderParser
 from pathlib import Path
 
-from uniscale_build.download import download, hash_file, without_secrets
 from uniscale_build.errors import IndexSiteError, UniscaleError, raise_all
 from uniscale_build.progress import Reporter
+from uniscale_build.sources.download import download, hash_file, without_secrets
 from uniscale_build.store import Store
-from uniscale_build.wheelread import Wheel as Read
-from uniscale_build.wheelread import read_wheel
+from uniscale_build.wheels.wheelread import Wheel as Read
+from uniscale_build.wheels.wheelread import read_wheel
 
 from uniscale.catalog import Catalog, Wheel
 

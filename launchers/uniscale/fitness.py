@@ -23,7 +23,7 @@ from uniscale.chips import Chips
 from uniscale.record import FILE_NAME, Payload
 
 if TYPE_CHECKING:
-    from uniscale_build.devices import Device
+    from uniscale_build.manifests.devices import Device
 
 _AGAIN = "install its wheel again: pip install --force-reinstall …"
 
@@ -163,7 +163,7 @@ def _torch(
 
 
 def _driver(payload: Payload, device: Device | None, told: Mapping[str, Any]) -> Iterator[Finding]:
-    from uniscale_build.sdk import driver_version
+    from uniscale_build.manifests.sdk import driver_version
 
     sdk = _table(told, "sdk")
     built = str(sdk.get("version") or "")

@@ -72,7 +72,7 @@ def _backend(word: str, index: Catalog) -> str:
     """The backend as the index names it; its manifest's aliases are understood too."""
     if any(slug(word) == slug(name) for name in index.backends()):
         return word
-    from uniscale_build.manifest_load import load_manifests
+    from uniscale_build.manifests.load import load_manifests
 
     try:
         return load_manifests(devices.folders()).backend(word).name
@@ -226,7 +226,7 @@ def _write_constraints(steps: Steps) -> Path | None:
 
 def as_json(steps: Steps) -> dict[str, object]:
     """The facts for ``--json``."""
-    from uniscale_build.download import without_secrets
+    from uniscale_build.sources.download import without_secrets
 
     wheel, held = steps.choice.wheel, steps.choice.held
     address = without_secrets(steps.catalog.address(wheel))
@@ -269,7 +269,7 @@ def _remarks(steps: Steps) -> list[str]:
 
 
 def _tell(steps: Steps, *, done: bool) -> None:
-    from uniscale_build.download import without_secrets
+    from uniscale_build.sources.download import without_secrets
 
     wheel, held, device = steps.choice.wheel, steps.choice.held, steps.machine.device
     how = f"found {steps.machine.seen}" if steps.machine.seen else device.title

@@ -7,8 +7,8 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uniscale_build.devices import Device
 from uniscale_build.errors import UniscaleError
+from uniscale_build.manifests.devices import Device
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def inspect(device: Device, seen: str = "", environ: Mapping[str, str] | None = 
     The SDK's compiler and the driver's program are asked for their versions: seconds at most.
     """
     from packaging.tags import sys_tags
-    from uniscale_build.sdk import driver_version, find_sdk
+    from uniscale_build.manifests.sdk import driver_version, find_sdk
 
     env = os.environ if environ is None else environ
     version, note = "", ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uniscale_build.devices import Device
 from uniscale_build.errors import SettingsError
-from uniscale_build.manifest import device_named
+from uniscale_build.manifests.devices import Device
+from uniscale_build.manifests.model import device_named
 
 from uniscale import devices
 

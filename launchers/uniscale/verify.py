@@ -15,7 +15,7 @@ from uniscale import payloads
 from uniscale.record import Payload
 
 if TYPE_CHECKING:
-    from uniscale_build.trust import Check, Subject
+    from uniscale_build.wheels.trust import Check, Subject
 
 _MARKS = {"passed": "ok", "failed": "!!", "unchecked": "??"}
 
@@ -47,7 +47,7 @@ def verify(
 
 
 def _subject(what: str, device: str | None) -> tuple[str, Subject | None, list[Check]]:
-    from uniscale_build import trust
+    from uniscale_build.wheels import trust
 
     path = Path(what)
     if what.endswith(".whl") or path.is_file():
@@ -61,7 +61,7 @@ def _subject(what: str, device: str | None) -> tuple[str, Subject | None, list[C
     folder = payload.prefix.parent.parent
     info = next((one.name for one in folder.glob("*.dist-info")
                  if _same(one, brought)), "")  # fmt: skip
-    from uniscale_build.distinfo import file_stem
+    from uniscale_build.build.distinfo import file_stem
 
     stem, _, version = file_stem(name, brought.version).partition("-")
     subject, checks = trust.of_installed(folder, info, stem, version)
@@ -86,8 +86,9 @@ def _brought(payload: Payload) -> importlib.metadata.Distribution:
 
 
 def _further(subject: Subject, *, rebuild: bool, offline: bool) -> Iterable[Check]:
-    from uniscale_build import trust, trust_sources
     from uniscale_build.cli.live import reporter
+    from uniscale_build.wheels import rebuild as trust_sources
+    from uniscale_build.wheels import trust
 
     if subject.own_records:
         yield trust.check_payloads(subject)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uniscale_build import record as build_record
 from uniscale_build.index import Request, publish
 from uniscale_build.members import Member
-from uniscale_build.wheel import write_wheel
+from uniscale_build.records import record as build_record
+from uniscale_build.wheels.wheel import write_wheel
 
 from .helpers import COMMIT, ENGINE, Bench, Result, launch
 

@@ -9,8 +9,8 @@ import pytest
 from uniscale.catalog import Catalog, Held, Sdk, Wheel
 from uniscale.choosing import choose
 from uniscale.machine import Machine
-from uniscale_build.devices import Device
 from uniscale_build.errors import IndexSiteError, SettingsError
+from uniscale_build.manifests.devices import Device
 
 METAX = Device("Metax_C550", "MetaX C550", "MetaX", (), "maca")
 MACHINE = Machine(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from uniscale import devices
 from uniscale_build.errors import LaunchError, SettingsError, UniscaleError
-from uniscale_build.plan import make_plan
+from uniscale_build.plans.plan import make_plan
 from uniscale_build.project import find_project
 from uniscale_build.settings import Settings
 
@@ -77,9 +77,9 @@ def test_what_is_wrong_with_a_sites_folder_is_told_at_once(tmp_path: Path) -> No
 
 
 def test_an_installed_wheel_carries_them(tmp_path: Path) -> None:
-    from uniscale_build.bundle import build_wheel
-    from uniscale_build.pipeline import Context
+    from uniscale_build.build.pipeline import Context
     from uniscale_build.store import Store
+    from uniscale_build.wheels.bundle import build_wheel
 
     context = Context(find_project(ROOT), Store(tmp_path / "cache"))
     plan = make_plan(context.project, Settings())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from uniscale import record
 from uniscale_build.errors import LaunchError
-from uniscale_build.record import payload_json
+from uniscale_build.records.record import payload_json
 
 from . import helpers
 

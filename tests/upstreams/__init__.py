@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from uniscale_build.__main__ import run as run_command
-from uniscale_build.gitdb import GitDb
+from uniscale_build.git.db import GitDb
 from uniscale_build.project import Project
 from uniscale_build.store import Store
 

@@ -11,10 +11,10 @@ import typer
 from uniscale_build.cli.app import Device, Json, Verbose
 
 if TYPE_CHECKING:
-    from uniscale_build.bundle import Wheel
-    from uniscale_build.explain import Stage
-    from uniscale_build.plan import Plan
+    from uniscale_build.build.explain import Stage
+    from uniscale_build.plans.plan import Plan
     from uniscale_build.project import Project
+    from uniscale_build.wheels.bundle import Wheel
 
 Backends = Annotated[
     list[str] | None,
@@ -47,10 +47,10 @@ def resolve(
 ) -> tuple[Project, Plan]:
     """The project and the plan for a command line; the same settings as the hooks read."""
     from uniscale_build import settings
-    from uniscale_build.distribution import read_pyproject, tool_table
     from uniscale_build.errors import SettingsError
-    from uniscale_build.plan import make_plan
+    from uniscale_build.plans.plan import make_plan
     from uniscale_build.project import find_project
+    from uniscale_build.wheels.distribution import read_pyproject, tool_table
 
     given: dict[str, object] = {}
     for word in config or ():
@@ -81,7 +81,7 @@ def plan(
     """Print what a build would do, and why; nothing is fetched or built."""
     import json as format_json
 
-    from uniscale_build.together import check_together
+    from uniscale_build.plans.together import check_together
 
     project, made = resolve(backend, device, task, config)
     check_together(project, made)
@@ -139,11 +139,11 @@ def wheel(
     """Build the wheel; what is in the cache is used, what was interrupted goes on."""
     import json as format_json
 
-    from uniscale_build.bundle import build_wheel
+    from uniscale_build.build.pipeline import Context
     from uniscale_build.cli.live import reporter
-    from uniscale_build.pipeline import Context
-    from uniscale_build.split import build_split
     from uniscale_build.store import Store
+    from uniscale_build.wheels.bundle import build_wheel
+    from uniscale_build.wheels.split import build_split
 
     more = {"revision": revision, "index": index}
     project, made = resolve(backend, device, task, config, more)
@@ -197,8 +197,8 @@ def explain(
     import dataclasses
     import json as format_json
 
-    from uniscale_build.explain import explain as compare
-    from uniscale_build.pipeline import Context
+    from uniscale_build.build.explain import explain as compare
+    from uniscale_build.build.pipeline import Context
     from uniscale_build.store import Store
 
     project, made = resolve(backend, device, task, config)

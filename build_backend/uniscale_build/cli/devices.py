@@ -27,7 +27,7 @@ def doctor(device: Device = None, json: Json = False, verbose: Verbose = False) 
     """Say what this machine lacks for building, and what brings it; exit code 6 when it must."""
     import json as format_json
 
-    from uniscale_build.doctor import check_device, check_machine, check_project
+    from uniscale_build.bringup.doctor import check_device, check_machine, check_project
     from uniscale_build.project import find_project
 
     project = find_project()
@@ -74,7 +74,7 @@ def devices_list(json: Json = False, verbose: Verbose = False) -> None:
     import dataclasses
     import json as format_json
 
-    from uniscale_build.detection import find_devices
+    from uniscale_build.manifests.detection import find_devices
     from uniscale_build.project import find_project
 
     manifests = find_project().manifests
@@ -99,7 +99,7 @@ def devices_schema(
     verbose: Verbose = False,
 ) -> None:
     """Write the JSON Schemas of the manifests, for editors, from what reads them."""
-    from uniscale_build import schema
+    from uniscale_build.bringup import schema
     from uniscale_build.errors import raise_all
     from uniscale_build.project import find_project
 
@@ -130,8 +130,8 @@ def new_device(
     verbose: Verbose = False,
 ) -> None:
     """Write a device's manifest, an adaptation for each backend named, and a test."""
+    from uniscale_build.bringup.scaffold import DeviceAnswers, scaffold_device
     from uniscale_build.project import find_project
-    from uniscale_build.scaffold import DeviceAnswers, scaffold_device
 
     answers = DeviceAnswers(
         name, title, vendor, contact, source, label, tuple(alias or ()), tuple(node or ()),
@@ -158,9 +158,9 @@ def new_backend(
     verbose: Verbose = False,
 ) -> None:
     """Write a backend's manifest with its pin verified, its adaptation to cpu, and a test."""
+    from uniscale_build.bringup.scaffold import BackendAnswers, scaffold_backend
     from uniscale_build.cli.live import reporter
     from uniscale_build.project import find_project
-    from uniscale_build.scaffold import BackendAnswers, scaffold_backend
     from uniscale_build.store import Store
 
     answers = BackendAnswers(

@@ -9,9 +9,9 @@ import typer
 from uniscale_build.cli.app import Backend, Device, Json, Verbose
 
 if TYPE_CHECKING:
-    from uniscale_build.capture import Captured, Request
-    from uniscale_build.inplace import Unpatched
-    from uniscale_build.status import Row
+    from uniscale_build.inplace.capture import Captured, Request
+    from uniscale_build.inplace.status import Row
+    from uniscale_build.inplace.unpatch import Unpatched
 
 Offline = Annotated[bool, typer.Option("--offline", help="Use only sources that are cached.")]
 
@@ -40,10 +40,10 @@ def unpatch(
     """Put the patched tree in place to work in, as a git work tree."""
     from uniscale_build.cli.live import reporter
     from uniscale_build.errors import SettingsError
-    from uniscale_build.inplace import Options
-    from uniscale_build.inplace import unpatch as run
+    from uniscale_build.inplace.stack import find_target
+    from uniscale_build.inplace.unpatch import Options
+    from uniscale_build.inplace.unpatch import unpatch as run
     from uniscale_build.project import find_project
-    from uniscale_build.stack import find_target
     from uniscale_build.store import Store
 
     if check + discard + merge > 1:
@@ -121,12 +121,12 @@ def patch(
     verbose: Verbose = False,
 ) -> None:
     """Capture what was changed in the in-place tree into a layer."""
-    from uniscale_build.capture import Request, capture
     from uniscale_build.cli.live import reporter
     from uniscale_build.errors import SettingsError
-    from uniscale_build.newlayer import about
+    from uniscale_build.inplace.capture import Request, capture
+    from uniscale_build.inplace.newlayer import about
+    from uniscale_build.inplace.stack import find_target
     from uniscale_build.project import find_project
-    from uniscale_build.stack import find_target
     from uniscale_build.store import Store
 
     if layer and new_layer:
@@ -215,8 +215,8 @@ def status(
     verbose: Verbose = False,
 ) -> None:
     """Show pins, layers, who owns what, and which in-place trees have unsaved edits."""
+    from uniscale_build.inplace.status import read_status
     from uniscale_build.project import find_project
-    from uniscale_build.status import read_status
     from uniscale_build.store import Store
 
     rows = read_status(find_project(), Store(), backend, device)
@@ -238,7 +238,7 @@ def _row_json(row: Row) -> dict[str, object]:
 
 
 def _tell_row(row: Row, files: bool) -> None:
-    from uniscale_build.status import age
+    from uniscale_build.inplace.status import age
 
     name = f"{row.backend} on {row.device}" if row.device else row.backend
     if row.missing:

@@ -13,7 +13,7 @@ from uniscale_build.cli.build import Config
 if TYPE_CHECKING:
     from uniscale_build.matrix.changed import Changed
     from uniscale_build.matrix.rows import Row
-    from uniscale_build.pairs import Pair
+    from uniscale_build.plans.pairs import Pair
     from uniscale_build.project import Project
 
 Patterns = list[str] | None
@@ -70,7 +70,7 @@ def matrix(
     """
     from uniscale_build.errors import SettingsError
     from uniscale_build.matrix.pipelines import FORMATS
-    from uniscale_build.pairs import all_pairs
+    from uniscale_build.plans.pairs import all_pairs
     from uniscale_build.project import find_project
 
     if form is not None and form not in FORMATS:
@@ -106,7 +106,7 @@ class _Chosen:
         self, project: Project, pairs: list[Pair], only: list[str], skip: list[str],
         task: str | None, revision: str | None,
     ) -> None:  # fmt: skip
-        from uniscale_build.manifest import canonical_task
+        from uniscale_build.manifests.model import canonical_task
         from uniscale_build.matrix.changed import changed_since
         from uniscale_build.matrix.rows import all_rows
         from uniscale_build.matrix.selectors import select
@@ -186,7 +186,7 @@ def _overview(pairs: list[Pair], *, json: bool, details: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from uniscale_build.pairs import STATES
+    from uniscale_build.plans.pairs import STATES
 
     used = [state for state in STATES if state != "not-adapted"
             and any(pair.state == state for pair in pairs)]  # fmt: skip

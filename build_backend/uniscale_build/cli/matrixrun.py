@@ -139,13 +139,14 @@ def _plain_wheel(project: Project, folder: Folder, config: Mapping[str, str]) ->
 
     It carries the manifests, so it is not what it was when a run goes on after a correction.
     """
-    from uniscale_build import revision, settings
+    from uniscale_build import settings
+    from uniscale_build.build.pipeline import Context
     from uniscale_build.matrix.state import Made
-    from uniscale_build.pipeline import Context
-    from uniscale_build.plan import make_plan
+    from uniscale_build.plans.plan import make_plan
     from uniscale_build.settings import Settings
-    from uniscale_build.split import build_plain
     from uniscale_build.store import Store
+    from uniscale_build.wheels import revision
+    from uniscale_build.wheels.split import build_plain
 
     asked = settings.read(config)
     plan = make_plan(project, Settings(revision=asked.revision, index=asked.index))

@@ -9,8 +9,8 @@ import typer
 from uniscale_build.cli.app import Backend, Device, Json, Verbose
 
 if TYPE_CHECKING:
-    from uniscale_build.port import Outcome, Report
-    from uniscale_build.verdict import Verdict
+    from uniscale_build.porting.port import Outcome, Report
+    from uniscale_build.porting.verdict import Verdict
 
 Offline = Annotated[bool, typer.Option("--offline", help="Use only sources that are cached.")]
 
@@ -43,9 +43,9 @@ def port(
     verbose: Verbose = False,
 ) -> None:
     """Move layers to a new upstream: in memory first, conflicts in a work tree."""
-    from uniscale_build import port as engine
     from uniscale_build.errors import SettingsError
-    from uniscale_build.portplan import Request
+    from uniscale_build.porting import port as engine
+    from uniscale_build.porting.plan import Request
     from uniscale_build.progress import Plain
     from uniscale_build.project import find_project
     from uniscale_build.store import Store
@@ -114,7 +114,7 @@ def counted(verdicts: tuple[Verdict, ...]) -> str:
     """``3 files: 2 clean, 1 content conflict``."""
     from collections import Counter
 
-    from uniscale_build.verdict import KINDS
+    from uniscale_build.porting.verdict import KINDS
 
     count = Counter(verdict.kind for verdict in verdicts)
     parts = ", ".join(f"{count[kind]} {kind}" for kind in KINDS if count[kind])
@@ -146,7 +146,7 @@ def _tell_port(report: Report, *, verbose: bool) -> None:
 
 
 def _tell_verdict(verdict: Verdict) -> None:
-    from uniscale_build.verdict import CLEAN
+    from uniscale_build.porting.verdict import CLEAN
 
     line = f"    {verdict.kind:22} {verdict.path}"
     typer.echo(line + (f": {verdict.detail}" if verdict.detail else ""))

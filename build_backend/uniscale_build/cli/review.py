@@ -10,10 +10,10 @@ import typer
 from uniscale_build.cli.app import Backend, Device, Json, Verbose
 
 if TYPE_CHECKING:
-    from uniscale_build.check import Checked
-    from uniscale_build.drift import Drift
     from uniscale_build.errors import UniscaleError
-    from uniscale_build.identify import Match, PatchSet
+    from uniscale_build.porting.drift import Drift
+    from uniscale_build.porting.identify import Match, PatchSet
+    from uniscale_build.review.check import Checked
 
 Offline = Annotated[bool, typer.Option("--offline", help="Use only sources that are cached.")]
 
@@ -38,11 +38,11 @@ def check(
     verbose: Verbose = False,
 ) -> None:
     """Verify every layer, patch and pin; all findings at once, with the cure."""
-    from uniscale_build import check as engine
-    from uniscale_build.checkfix import fix as write_anew
     from uniscale_build.errors import SettingsError
     from uniscale_build.progress import Plain
     from uniscale_build.project import find_project
+    from uniscale_build.review import check as engine
+    from uniscale_build.review.fix import fix as write_anew
     from uniscale_build.store import Store
 
     if device is not None and backend is None:
@@ -126,10 +126,10 @@ def drift(
     verbose: Verbose = False,
 ) -> None:
     """Show how far the layers can go: what applies, merges and conflicts on each version."""
-    from uniscale_build import drift as engine
-    from uniscale_build.drift_report import page, sentences, table
-    from uniscale_build.gitdb import GitDb
-    from uniscale_build.portplan import Request
+    from uniscale_build.git.db import GitDb
+    from uniscale_build.porting import drift as engine
+    from uniscale_build.porting.drift_report import page, sentences, table
+    from uniscale_build.porting.plan import Request
     from uniscale_build.progress import Plain
     from uniscale_build.project import find_project
     from uniscale_build.store import Store, write_atomic
@@ -193,9 +193,9 @@ def identify(
     verbose: Verbose = False,
 ) -> None:
     """Name the upstream version that patches were made against, from their blob ids."""
-    from uniscale_build import identify as engine
     from uniscale_build.errors import ConflictError, SettingsError
-    from uniscale_build.gitdb import GitDb
+    from uniscale_build.git.db import GitDb
+    from uniscale_build.porting import identify as engine
     from uniscale_build.progress import Plain
     from uniscale_build.project import find_project
     from uniscale_build.store import Store

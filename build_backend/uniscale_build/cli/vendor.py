@@ -11,10 +11,10 @@ from uniscale_build.cli.app import Backend, Json, Verbose
 
 if TYPE_CHECKING:
     from uniscale_build.errors import UniscaleError
-    from uniscale_build.flagscale_meta import Quirk
-    from uniscale_build.flagscale_plan import NewLayer, Planned
-    from uniscale_build.flagscale_write import Outcome
-    from uniscale_build.seal_layer import Done
+    from uniscale_build.flagscale.meta import Quirk
+    from uniscale_build.flagscale.plan import NewLayer, Planned
+    from uniscale_build.flagscale.write import Outcome
+    from uniscale_build.sealing.layer import Done
 
 Layer = Annotated[str, typer.Option("--layer", "-l", help="Layer, e.g. acme-x1.")]
 AgeKey = Annotated[
@@ -65,9 +65,9 @@ def import_flagscale(
     """Bring FlagScale's patches of a device in as layers and an adaptation, proven to apply."""
     from uniscale_build.cli.live import reporter
     from uniscale_build.errors import Problems
-    from uniscale_build.flagscale import make_context, plan_all
-    from uniscale_build.flagscale_plan import Wishes
-    from uniscale_build.flagscale_write import write
+    from uniscale_build.flagscale.importing import make_context, plan_all
+    from uniscale_build.flagscale.plan import Wishes
+    from uniscale_build.flagscale.write import write
     from uniscale_build.project import find_project
 
     wishes = Wishes(tuple(backend or ()), tuple(device or ()), as_device, pin, layer, common_layer,
@@ -188,10 +188,10 @@ def seal(
     verbose: Verbose = False,
 ) -> None:
     """Encrypt a layer for named recipients and sign it; its files and trees stay readable."""
-    from uniscale_build import seal_layer
     from uniscale_build.cli.live import reporter
-    from uniscale_build.gitdb import GitDb
+    from uniscale_build.git.db import GitDb
     from uniscale_build.project import find_project
+    from uniscale_build.sealing import layer as seal_layer
     from uniscale_build.store import Store
 
     project = find_project()
@@ -215,10 +215,10 @@ def unseal(
     verbose: Verbose = False,
 ) -> None:
     """Put a sealed layer's plain files back; its owner's signature is verified first."""
-    from uniscale_build import seal_layer
     from uniscale_build.cli.live import reporter
-    from uniscale_build.gitdb import GitDb
+    from uniscale_build.git.db import GitDb
     from uniscale_build.project import find_project
+    from uniscale_build.sealing import layer as seal_layer
     from uniscale_build.store import Store
 
     project = find_project()
@@ -261,7 +261,7 @@ def keygen(
     """Make a key that opens sealed layers (age), or one that signs them (ed25519)."""
     import json as format_json
 
-    from uniscale_build import seal_keys
+    from uniscale_build.sealing import keys as seal_keys
 
     seal_keys.outside_projects(file)
     public = seal_keys.new_signing_key(file) if signing else seal_keys.new_identity(file)

@@ -19,8 +19,8 @@ from typing import Any
 
 from uniscale_build.errors import IndexSiteError, UniscaleError, WheelError, raise_all
 from uniscale_build.ids import check_name
-from uniscale_build.record import check_payload
-from uniscale_build.wheelread import Wheel, read_wheel
+from uniscale_build.records.record import check_payload
+from uniscale_build.wheels.wheelread import Wheel, read_wheel
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
 _PAYLOAD = re.compile(r"uniscale_payloads/([^/]+)/payload\.json")

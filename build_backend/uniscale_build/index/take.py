@@ -14,8 +14,8 @@ from typing import NamedTuple
 from uniscale_build.errors import IndexSiteError, UniscaleError, WheelError, raise_all
 from uniscale_build.index.entry import Entry, Sidecars, check_file_name, read_entry
 from uniscale_build.index.site import Source, source_of
-from uniscale_build.pack import cores
 from uniscale_build.progress import Reporter
+from uniscale_build.wheels.pack import cores
 
 # Below this a pool costs more than it saves, unless the wheels are large.
 _FEW, _LARGE = 24, 64 << 20

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uniscale_build import __version__
+from uniscale_build.build.explain import Change
+from uniscale_build.build.pipeline import PAYLOAD_SCHEMA
 from uniscale_build.errors import SettingsError, UniscaleError
-from uniscale_build.explain import Change
-from uniscale_build.gitdb import run_git
+from uniscale_build.git.db import run_git
 from uniscale_build.matrix.rows import Row, all_rows
 from uniscale_build.pathrules import path_problem
-from uniscale_build.pipeline import PAYLOAD_SCHEMA
 from uniscale_build.project import Project, is_project
 from uniscale_build.store import Store
 
 # Below the project's root: all that decides a plan.
 _NUMBERS = {
-    "schema": ("build_backend/uniscale_build/pipeline.py", r"^PAYLOAD_SCHEMA = (\d+)"),
+    "schema": ("build_backend/uniscale_build/build/pipeline.py", r"^PAYLOAD_SCHEMA = (\d+)"),
     "uniscale": ("build_backend/uniscale_build/__init__.py", r'^__version__ = "([^"]+)"'),
 }
 _READ = (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from uniscale_build.errors import SettingsError, ToolchainError, UniscaleError
-from uniscale_build.manifest import ANY_PYTHON
+from uniscale_build.manifests.model import ANY_PYTHON
 from uniscale_build.matrix.rows import Row, this_platform, this_python
 from uniscale_build.matrix.state import Build, Folder
 from uniscale_build.matrix.work import Event, Job

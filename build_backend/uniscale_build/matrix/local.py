@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uniscale_build
+from uniscale_build.build.toolchain import default_jobs
 from uniscale_build.matrix.rows import Row
 from uniscale_build.matrix.state import Build, Folder
 from uniscale_build.matrix.work import Event, Job
 from uniscale_build.project import Project
-from uniscale_build.toolchain import default_jobs
 
 _PATIENCE = 20.0  # seconds that a worker has for stopping its compilers
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from uniscale_build.manifest import ANY_PYTHON
+from uniscale_build.manifests.model import ANY_PYTHON
 from uniscale_build.matrix.rows import MatrixSettings, Row
 
 # Without it, a child of a merge request's pipeline would have no jobs.

@@ -8,16 +8,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from uniscale_build.devices import PLATFORMS
-from uniscale_build.distribution import read_pyproject, tool_table
+from uniscale_build.build.pipeline import plan_inputs, setting_inputs
 from uniscale_build.errors import SettingsError, did_you_mean
-from uniscale_build.manifest import ANY_PYTHON, Backend, Device
-from uniscale_build.pairs import Pair, all_pairs
-from uniscale_build.pipeline import plan_inputs, setting_inputs
-from uniscale_build.plan import BackendPlan, Plan, make_plan
+from uniscale_build.manifests.devices import PLATFORMS
+from uniscale_build.manifests.model import ANY_PYTHON, Backend, Device
+from uniscale_build.plans.pairs import Pair, all_pairs
+from uniscale_build.plans.plan import BackendPlan, Plan, make_plan
 from uniscale_build.project import Project
 from uniscale_build.settings import Settings
 from uniscale_build.store import digest
+from uniscale_build.wheels.distribution import read_pyproject, tool_table
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 RUNNERS = {"linux_x86_64": "ubuntu-24.04", "linux_aarch64": "ubuntu-24.04-arm"}

@@ -14,7 +14,7 @@ from typing import Protocol
 from packaging.utils import parse_wheel_filename
 
 from uniscale_build.errors import UniscaleError, WheelError
-from uniscale_build.manifest import ANY_PYTHON
+from uniscale_build.manifests.model import ANY_PYTHON
 from uniscale_build.matrix.rows import Row
 from uniscale_build.matrix.state import Build, Folder, Made
 from uniscale_build.matrix.work import Event

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from uniscale_build.errors import SettingsError, UniscaleError, did_you_mean, raise_all
 from uniscale_build.matrix.rows import Row
-from uniscale_build.pairs import STATES, Pair
+from uniscale_build.plans.pairs import STATES, Pair
 
 _MOST = 10_000  # patterns that braces may give
 

@@ -122,12 +122,12 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _build(job: Job, events: Events) -> dict[str, object]:
     from uniscale_build import settings
-    from uniscale_build.distribution import read_pyproject, tool_table
-    from uniscale_build.pipeline import Context
-    from uniscale_build.plan import make_plan
+    from uniscale_build.build.pipeline import Context
+    from uniscale_build.plans.plan import make_plan
     from uniscale_build.project import find_project
-    from uniscale_build.split import build_one
     from uniscale_build.store import Store
+    from uniscale_build.wheels.distribution import read_pyproject, tool_table
+    from uniscale_build.wheels.split import build_one
 
     began = time.monotonic()
     project, store = find_project(), Store()

@@ -1,0 +1,1 @@
+"""FlagScale's patch sets, in all their layouts, as layers and adaptations."""

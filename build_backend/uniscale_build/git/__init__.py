@@ -1,0 +1,1 @@
+"""Git, shut off from the machine: its object database, its processes, its trees."""

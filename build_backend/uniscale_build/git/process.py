@@ -1,0 +1,133 @@
+"""Runs git, shut off from the machine's settings; `git.db` and what is built on it are the callers.
+
+No system or user configuration, no hooks, no fsmonitor, no ext transport, no prompts, no replaced
+refs. Names that users or manifests give reach git only after `ids` has checked them, behind ``--``
+or on standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from uniscale_build.errors import StoreError, ToolchainError
+from uniscale_build.store import disk_errors
+
+_OPTIONS = (
+    "-c", "protocol.ext.allow=never",
+    "-c", "core.hooksPath=/dev/null",
+    "-c", "core.fsmonitor=false",
+    "-c", "core.autocrlf=false",
+    "-c", "core.attributesFile=/dev/null",
+    "-c", "core.excludesFile=/dev/null",
+    "-c", "core.quotePath=true",
+    "-c", "submodule.recurse=false",
+    "-c", "gc.auto=0",
+    "-c", "maintenance.auto=false",
+    "-c", "advice.detachedHead=false",
+    "-c", "init.defaultBranch=main",
+    "-c", "safe.directory=*",
+    "-c", "diff.renames=true",
+    "-c", "diff.renameLimit=0",
+    "-c", "user.name=uniscale",
+    "-c", "user.email=uniscale@localhost",
+)  # fmt: skip
+
+
+def git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The process environment that every git call gets; ``extra`` wins.
+
+    Whatever the caller's GIT_* variables say (a hook sets GIT_DIR and GIT_INDEX_FILE) stays out,
+    except where the machine's certificates are.
+    """
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("GIT_") or key.startswith("GIT_SSL_")
+    }
+    env.update(
+        GIT_CONFIG_NOSYSTEM="1",
+        GIT_CONFIG_GLOBAL=os.devnull,
+        GIT_TERMINAL_PROMPT="0",
+        GIT_NO_REPLACE_OBJECTS="1",
+        GIT_OPTIONAL_LOCKS="0",
+        GIT_ATTR_NOSYSTEM="1",
+        LC_ALL="C.UTF-8",
+    )
+    env.update(extra or {})
+    return env
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one git call gave: exit code, standard output as bytes, standard error as text."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Standard output as text without the last newline."""
+        return self.out.decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+class GitFailed(StoreError):
+    """A git call that should have worked; ``ran`` is what it said."""
+
+    slug = "git"
+
+    def __init__(self, args: Sequence[str], ran: Ran, where: str) -> None:
+        super().__init__(
+            f"git {' '.join(args[:3])} failed with code {ran.code}: {ran.err.strip()[:2000]}",
+            where=where,
+        )
+        self.ran = ran
+
+
+def run_git(
+    args: Sequence[str],
+    *,
+    cwd: Path,
+    stdin: bytes | Path | IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> Ran:
+    """Run git in ``cwd`` and wait; `GitFailed` when ``check`` and the exit code is not 0."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(stdin, Path):
+            source: IO[bytes] = stack.enter_context(stdin.open("rb"))
+        elif stdin is not None and not isinstance(stdin, bytes):
+            source = stdin
+        else:
+            # A file, not a pipe: git may stop reading early, and both sides must not block.
+            source = stack.enter_context(tempfile.TemporaryFile())
+            source.write(stdin or b"")
+            source.seek(0)
+        try:
+            done = subprocess.run(
+                ["git", *_OPTIONS, *args],
+                cwd=cwd,
+                stdin=source,
+                capture_output=True,
+                env=git_environment(env),
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise ToolchainError(
+                "git is not installed", hint="apt-get install git (2.38 or newer)", slug="no-git"
+            ) from error
+    ran = Ran(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+    if ran.code != 0 and "No space left on device" in ran.err:
+        with disk_errors(cwd):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cwd))
+    if check and ran.code != 0:
+        raise GitFailed(args, ran, str(cwd))
+    return ran

@@ -1,0 +1,1 @@
+"""Layers: their patches and overlays, read, looked through, applied and written."""

@@ -1,0 +1,270 @@
+"""Looks through patches and layers for what must not reach git, and for what a reviewer must see.
+
+Errors are refused before anything is applied: the threats of the design. Warnings mark what runs
+at build time, leftovers of a merge, and text that shows otherwise than it reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from uniscale_build.errors import LayerError
+from uniscale_build.layers.layerfile import GITLINK, SYMLINK, patch_label, shown
+from uniscale_build.layers.markers import marker_problems
+from uniscale_build.layers.patchtext import Section, read_patch
+from uniscale_build.pathrules import link_problem, path_problem
+
+if TYPE_CHECKING:
+    from uniscale_build.layers.layer import Layer
+
+MAX_PATCH = 256 << 20  # bytes of one patch file
+
+_MODES = ("", "100644", "100755", SYMLINK, GITLINK)
+# What runs while an upstream is built or tested: a change there can run anything.
+_BUILD_TIME = re.compile(
+    rb"(?:^|/)(?:setup\.py|setup\.cfg|pyproject\.toml|CMakeLists\.txt|[^/]*\.cmake(?:\.in)?"
+    rb"|[^/]*\.(?:sh|bash|bat|ps1|mk|pth)|(?:GNU)?[Mm]akefile[^/]*|meson\.build|configure(?:\.ac)?"
+    rb"|conftest\.py|sitecustomize\.py|usercustomize\.py|build\.rs|[^/]*Dockerfile[^/]*)$"
+    rb"|(?:^|/)\.github/"
+)
+# Characters that turn the direction of text: code that shows otherwise than it runs.
+_BIDI = re.compile(rb"\xe2\x80[\xaa-\xae]|\xe2\x81[\xa6-\xa9]")
+_CONFLICT = re.compile(rb"^(?:<<<<<<< |>>>>>>> )", re.MULTILINE)
+
+
+@dataclass
+class Lint:
+    """What was found; ``sections`` are the files that the patches are about, in order."""
+
+    errors: list[LayerError] = field(default_factory=list)
+    warnings: list[LayerError] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
+    patches: list[bytes] = field(default_factory=list)  # the patch texts, in order of applying
+
+    def add(self, other: Lint) -> None:
+        """Take over what another lint found."""
+        self.errors += other.errors
+        self.warnings += other.warnings
+        self.sections += other.sections
+        self.patches += other.patches
+
+
+def lint_patch(data: bytes, *, where: str, label: bytes | None = None, layer: str = "") -> Lint:
+    """Everything that is wrong with one patch (git's format), each with its line.
+
+    ``label`` is the file's path inside the layer (``diff/…``): it must be that of the one upstream
+    file that the patch is about. ``layer`` is the name that its markers must carry.
+    """
+    found = Lint(patches=[data])
+    found.sections, problems = read_patch(data)
+    for problem in problems:
+        found.errors.append(
+            LayerError(problem.what, where=f"{where}:{problem.line}", hint=problem.hint,
+                       slug=problem.slug)
+        )  # fmt: skip
+    for section in found.sections:
+        place = f"{where}:{section.line}"
+        found.errors += _section_errors(section, place)
+        found.warnings += _path_warnings(section.path, place)
+        found.warnings += text_warnings(b"\n".join(section.added), shown(section.path), place)
+        if b"uniscale: " in data:
+            _add_marks(found, marker_problems(section.added, section.removed, layer), place)
+    if label is not None and found.sections and not found.errors:
+        found.errors += _label_errors(found.sections, label, where)
+    return found
+
+
+def _add_marks(found: Lint, told: Iterable[tuple[str, str]], place: str) -> None:
+    for slug, what in told:
+        kind = found.warnings if slug == "foreign-marker" else found.errors
+        kind.append(LayerError(what, where=place, slug=slug))
+
+
+def _section_errors(section: Section, place: str) -> Iterator[LayerError]:
+    for name in section.names:
+        if (told := path_problem(name)) is not None:
+            yield LayerError(f"{shown(name)} {told[1]}", where=place, slug=told[0])
+    for mode in dict.fromkeys((section.old_mode, section.new_mode)):
+        if mode not in _MODES:
+            yield LayerError(f"the mode {mode} is not one of git's", where=place, slug="bad-mode")
+    if GITLINK in (section.old_mode, section.new_mode):
+        yield LayerError(
+            f"{shown(section.path)} is a git repository of its own (a gitlink)",
+            where=place,
+            hint="a layer holds files: add the files themselves, or pin that project apart",
+            slug="gitlink",
+        )
+    if section.new_mode == SYMLINK and section.new is not None and section.added:
+        target = b"\n".join(section.added)
+        if (wrong := link_problem(section.new, target)) is not None:
+            link = f"{shown(section.new)} -> {shown(target)}"
+            yield LayerError(f"the link {link} {wrong}", where=place,
+                             slug="link-escape")  # fmt: skip
+    elif section.new_mode == SYMLINK and section.binary:
+        yield LayerError("a link with binary data", where=place, slug="link-escape")
+
+
+def _path_warnings(path: bytes, place: str) -> Iterator[LayerError]:
+    if _BUILD_TIME.search(path):
+        yield LayerError(f"{shown(path)} runs when the upstream is built or tested", where=place,
+                         hint="read what it does before you build", slug="build-time")  # fmt: skip
+
+
+def text_warnings(text: bytes, name: str, place: str) -> Iterator[LayerError]:
+    """What a reviewer must see in added text."""
+    # Plain searches first: the expressions are slow on large files.
+    if (b"\xe2\x80" in text or b"\xe2\x81" in text) and _BIDI.search(text):
+        yield LayerError(f"{name} has characters that turn the direction of text", where=place,
+                         hint="it may run otherwise than it shows", slug="bidi")  # fmt: skip
+    if b"<<<<<<< " in text and len(set(_CONFLICT.findall(text))) == 2:
+        yield LayerError(f"{name} has conflict markers", where=place,
+                         hint="a merge was not finished", slug="conflict-markers")  # fmt: skip
+
+
+def _label_errors(sections: Sequence[Section], label: bytes, where: str) -> Iterator[LayerError]:
+    paths = list(dict.fromkeys(section.path for section in sections))
+    if len(paths) > 1:
+        yield LayerError(
+            f"changes {len(paths)} files: {', '.join(shown(path) for path in paths[:6])}",
+            where=where,
+            hint="a layer has one patch for each file; uniscale-build patch writes them",
+            slug="many-files",
+        )
+    elif len(sections) > 1 and not _type_change(sections):
+        yield LayerError(f"changes {shown(paths[0])} twice", where=where, slug="duplicate")
+    elif patch_label(paths[0]) != label:
+        yield LayerError(
+            f"changes {shown(paths[0])}",
+            where=where,
+            hint=f"it must be called {shown(patch_label(paths[0]))}",
+            slug="label",
+        )
+
+
+def _type_change(sections: Sequence[Section]) -> bool:
+    return len(sections) == 2 and sections[0].new is None and sections[1].old is None
+
+
+def lint_layer(layer: Layer) -> Lint:
+    """Everything that is wrong with a layer's files, as far as they tell it themselves.
+
+    A sealed layer has nothing that can be read.
+    """
+    found = Lint()
+    if layer.sealed:
+        return found
+    files = _layer_files(layer, found)
+    overlay = [path for path in files if path.startswith(b"overlay/")]
+    for path in (path for path in files if path.startswith(b"diff/")):
+        found.add(_patch_file(layer, path))
+    for path in overlay:
+        found.add(_overlay_file(layer, path))
+    found.errors += _duplicates(layer, found.sections, [path[8:] for path in overlay])
+    return found
+
+
+def _layer_files(layer: Layer, found: Lint) -> list[bytes]:
+    """The files of ``diff/`` and ``overlay/``, sorted as they are applied."""
+    root = os.fsencode(layer.folder)
+    files = []
+    folders = [b"diff", b"overlay"]
+    while folders:
+        folder = folders.pop()
+        full = os.path.join(root, folder)
+        with contextlib.suppress(FileNotFoundError), os.scandir(full) as inside:
+            for entry in inside:
+                path = folder + b"/" + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif (told := _stray(entry, path)) is None:
+                    files.append(path)
+                else:
+                    found.errors.append(
+                        LayerError(told[0], where=f"{layer.where}/{shown(path)}", hint=told[1],
+                                   slug="stray")
+                    )  # fmt: skip
+    return sorted(files, key=lambda path: path.split(b"/"))
+
+
+def _stray(entry: os.DirEntry[bytes], path: bytes) -> tuple[str, str] | None:
+    if entry.is_symlink():
+        return "is a link", "a link is kept as a patch: capture it with uniscale-build patch"
+    if not entry.is_file(follow_symlinks=False):
+        return "is not a file", "remove it"
+    if path.startswith(b"diff/") and not path.endswith(b".patch"):
+        return "is not a patch", "diff/ holds *.patch only; remove it"
+    return None
+
+
+def _patch_file(layer: Layer, path: bytes) -> Lint:
+    full = os.path.join(os.fsencode(layer.folder), path)
+    where = f"{layer.where}/{shown(path)}"
+    if (size := os.stat(full).st_size) > MAX_PATCH:
+        return Lint([LayerError(f"has {size} bytes", where=where, slug="bomb",
+                                hint=f"a patch has at most {MAX_PATCH}")])  # fmt: skip
+    with open(full, "rb") as file:
+        data = file.read()
+    return lint_patch(data, where=where, label=path, layer=layer.name)
+
+
+def _overlay_file(layer: Layer, path: bytes) -> Lint:
+    name, where = path[8:], f"{layer.where}/{shown(path)}"
+    found = Lint()
+    if (told := path_problem(name)) is not None:
+        found.errors.append(LayerError(f"{shown(name)} {told[1]}", where=where, slug=told[0]))
+    with open(os.path.join(os.fsencode(layer.folder), path), "rb") as file:
+        data = file.read()
+    found.warnings += _path_warnings(name, where)
+    found.warnings += text_warnings(data, shown(name), where)
+    if b"uniscale: " in data:
+        _add_marks(found, marker_problems(data.split(b"\n"), (), layer.name), where)
+    return found
+
+
+def _duplicates(
+    layer: Layer, sections: Iterable[Section], overlay: Iterable[bytes]
+) -> Iterator[LayerError]:
+    """One path, one change: later ones would win in silence, or hide what is removed."""
+    made: dict[bytes, list[str]] = {}
+    gone: dict[bytes, list[str]] = {}
+    for section in sections:
+        label = shown(patch_label(section.path))
+        if section.new is not None:
+            made.setdefault(section.new, []).append(label)
+        if section.old is not None and not section.copied:
+            gone.setdefault(section.old, []).append(label)
+    for path in overlay:
+        made.setdefault(path, []).append(f"overlay/{shown(path)}")
+    for what, table in (("is written", made), ("is changed or removed", gone)):
+        for path, labels in table.items():
+            if len(labels) > 1:
+                yield LayerError(
+                    f"{shown(path)} {what} {len(labels)} times: by {' and '.join(labels)}",
+                    where=layer.where,
+                    slug="duplicate",
+                )
+
+
+def as_git_reads(layer: Layer, numstat: bytes, found: Lint) -> list[LayerError]:
+    """git must see the very files that we see; anything else is a patch in disguise.
+
+    ``numstat`` is what ``git apply --numstat -z`` says of the layer's patches.
+    """
+    names = [line.split(b"\t", 2)[2] for line in numstat.split(b"\0")[:-1]]
+    ours = [section.path for section in found.sections]
+    if names == ours:
+        return []
+    differ = sorted({shown(name) for name in {*names} ^ {*ours}}) or ["their order"]
+    return [
+        LayerError(
+            f"git reads other files in it than we do: {', '.join(differ[:6])}",
+            where=layer.where,
+            hint="a patch that is read in two ways is refused; make it again with git diff",
+            slug="ambiguous",
+        )
+    ]

@@ -1,0 +1,1 @@
+"""What backends, devices and adaptations say: read, checked, found on this machine."""

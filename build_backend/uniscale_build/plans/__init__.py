@@ -1,0 +1,1 @@
+"""Plans: everything that a build will do, resolved before it begins."""

@@ -1,0 +1,1 @@
+"""Layers on another upstream: replayed, merged, resolved, and how far they could go."""

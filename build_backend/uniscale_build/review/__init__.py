@@ -1,0 +1,1 @@
+"""What a maintainer's check looks at: every layer, offline."""

@@ -1,0 +1,1 @@
+"""Sealed layers: encrypted for their recipients, signed by their owner."""

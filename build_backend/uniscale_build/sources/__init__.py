@@ -1,0 +1,1 @@
+"""Pinned upstream source: by whatever way it comes, verified, into the object store."""

@@ -1,0 +1,1 @@
+"""Wheels: written, read back, taken apart, trusted or refused."""
