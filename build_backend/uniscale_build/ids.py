@@ -58,3 +58,8 @@ def inside(root: Path, path: Path, *, what: str, error: type[UniscaleError]) -> 
             slug="path-escape",
         )
     return resolved
+
+
+def whole_number(text: str) -> int | None:
+    """The number that ``text`` says in plain digits, below 10**9; None when it says none."""
+    return int(text) if re.fullmatch(r"0|[1-9][0-9]{0,8}", text) else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniscale_build.errors import SettingsError, UniscaleError, did_you_mean, raise_all
+from uniscale_build.ids import whole_number
 
 COMPRESSIONS = ("default", "store", "fast", "best")
 KERNELS = ("precompiled", "source")
@@ -76,9 +76,10 @@ def _jobs(value: str) -> int:
 def _revision(value: str) -> int | str:
     if value == AUTO:
         return AUTO
-    if not re.fullmatch(r"0|[1-9][0-9]{0,8}", value):
+    number = whole_number(value)
+    if number is None:
         raise ValueError("must be a number (0 or more), or auto")
-    return int(value)
+    return number
 
 
 def _choice(allowed: Sequence[str]) -> Callable[[str], str]:

@@ -8,13 +8,13 @@ a boolean; duplicate keys, anchors and unknown keys are errors; all errors come 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import ManifestError, UniscaleError, did_you_mean, raise_all
+from uniscale_build.ids import whole_number
 
 if TYPE_CHECKING:
     import yaml
@@ -205,10 +205,11 @@ class Fields:
         value = self.get(key)
         if value is None:
             return default
-        if not isinstance(value.data, str) or not re.fullmatch(r"0|[1-9][0-9]{0,8}", value.data):
+        number = whole_number(value.data) if isinstance(value.data, str) else None
+        if number is None:
             self.fail(value, f'"{key}" must be a whole number, 0 or more', f"found {value.data!r}")
             return default
-        return int(value.data)
+        return number
 
     def flag(self, key: str, default: bool) -> bool:
         """``true`` or ``false``, nothing else."""
