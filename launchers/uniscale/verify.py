@@ -87,17 +87,17 @@ def _brought(payload: Payload) -> importlib.metadata.Distribution:
 
 def _further(subject: Subject, *, rebuild: bool, offline: bool) -> Iterable[Check]:
     from uniscale_build.cli.live import reporter
-    from uniscale_build.wheels import rebuild as trust_sources
     from uniscale_build.wheels import trust
+    from uniscale_build.wheels.rebuild import check_rebuild, check_trees
 
     if subject.own_records:
         yield trust.check_payloads(subject)
     yield trust.check_sbom(subject)
     yield trust.check_provenance(subject)
     with reporter() as live:
-        yield from trust_sources.check_trees(subject, live, offline=offline)
+        yield from check_trees(subject, live, offline=offline)
         if rebuild:
-            yield trust_sources.check_rebuild(subject, live, offline=offline)
+            yield check_rebuild(subject, live, offline=offline)
 
 
 def _tell(title: str, subject: Subject | None, checks: list[Check]) -> None:

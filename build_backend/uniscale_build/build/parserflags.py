@@ -71,7 +71,7 @@ def read_flags(root: Path, entry: str) -> tuple[str, ...]:
     if not isinstance(found, tuple):
         raise ManifestError(
             f"there is no function {entry}", where=str(root), slug="no-parser",
-            hint="launch.serve.parsers names the function that fills the engine's parser",
+            hint="launch.serve.parser names the function that fills the engine's parser",
         )  # fmt: skip
     _walk(reader, found[0], found[1], owner)
     if not reader.flags:

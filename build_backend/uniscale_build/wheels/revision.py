@@ -7,19 +7,15 @@ its revision; another one gets the next that is free.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from uniscale_build.errors import IndexSiteError, SettingsError, SourceError
+from uniscale_build.errors import IndexSiteError, SettingsError
 from uniscale_build.settings import AUTO, Settings
-
-CATALOG = "catalog.json"
-_SCHEMA = 1
-_LARGEST = 256 << 20  # bytes; ten thousand wheels are about 20 MB
+from uniscale_build.wheels import catalogfile
 
 
 @dataclass(frozen=True)
@@ -98,8 +94,8 @@ def _catalog(index: str) -> Wheels:
     where, data = _bytes(index)
     try:
         told = json.loads(data)
-        if told["schema"] != _SCHEMA:
-            raise ValueError(f"its schema is {told['schema']}, not {_SCHEMA}")
+        if told["schema"] != catalogfile.SCHEMA:
+            raise ValueError(f"its schema is {told['schema']}, not {catalogfile.SCHEMA}")
         wheels = tuple(told["wheels"])
         for wheel in wheels:
             [wheel[key] for key in ("name", "version", "file", "sha256")]
@@ -113,30 +109,14 @@ def _catalog(index: str) -> Wheels:
 
 
 def _bytes(index: str) -> tuple[str, bytes]:
-    import http.client
-    import urllib.error
+    from uniscale_build.sources.download import without_secrets
 
-    from uniscale_build.sources.download import open_url, without_secrets
-
-    if "://" not in index:
-        path = Path(os.path.expanduser(index)).absolute()
-        path = path if path.name == CATALOG else path / CATALOG
-        try:
-            return str(path), path.read_bytes()
-        except OSError as error:
-            raise _missing(str(path), error.strerror or "cannot be read") from error
-    url = index if index.endswith(f"/{CATALOG}") else f"{index.rstrip('/')}/{CATALOG}"
-    where = without_secrets(url)
+    base = catalogfile.address(index)
+    where = without_secrets(base) if "://" in index else unquote(urlsplit(base).path)
     try:
-        with open_url(url) as response:
-            data = response.read(_LARGEST + 1)
-    except SourceError:
-        raise
-    except (OSError, http.client.HTTPException, urllib.error.URLError) as error:
-        raise _missing(where, str(getattr(error, "reason", None) or error)) from error
-    if len(data) > _LARGEST:
-        raise _missing(where, "it is larger than any catalog")
-    return where, data
+        return where, catalogfile.fetch(base, where)
+    except IndexSiteError as error:
+        raise _missing(where, error.what) from error
 
 
 def _missing(where: str, why: str) -> IndexSiteError:
