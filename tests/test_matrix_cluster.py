@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -30,6 +31,9 @@ pytestmark = [
 pytest.importorskip("ray", reason="ray is not installed (ci/requirements-cluster.txt)")
 NODES: dict[str, dict[str, int]] = {"head": {}, "one": {"Acme_X1": 1}, "two": {"Acme_X2": 1}}
 SLEEP = f"62.{os.getpid()}"
+# Said, not left to Ray: it takes what an earlier cluster has left in the user's home for the head,
+# and nothing for the nodes that join.
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 class Cluster:
@@ -60,6 +64,7 @@ class Cluster:
                      f"--temp-dir={self.folder / 'ray'}"]  # fmt: skip
         env = {
             **self._base.env,
+            **TOKEN,
             "UNISCALE_CACHE": str(self.folder / f"cache-{name}"),
             "UNISCALE_NODE": name,
             "TMPDIR": str(self.folder / f"tmp-{name}"),
@@ -95,11 +100,15 @@ class Cluster:
                 self.add(name, **resources)
             if not lost:
                 return
-        raise AssertionError(f"Ray does not start: see {self.folder}")
+        # The folder goes with the test: what the nodes said goes into the message.
+        said = (f"{name}:\n{self._log(name)[-3000:]}" for name in self.nodes)
+        raise AssertionError("Ray does not start\n" + "\n".join(said))
 
     def _settled(self, name: str) -> bool:
-        log = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
-        return "Ray runtime started" in log or self.nodes[name].poll() is not None
+        return "Ray runtime started" in self._log(name) or self.nodes[name].poll() is not None
+
+    def _log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
     def kill(self, name: str) -> None:
         """Everything of a node dies at once, as when its machine does."""
@@ -156,7 +165,7 @@ def cluster(base: Native) -> Iterator[Cluster]:
 def lab(base: Native, cluster: Cluster, tmp_path: Path) -> Native:
     """A copy of the project whose commands find the cluster."""
     native = copy_lab(base, tmp_path)
-    return replace(native, env={**native.env, "RAY_ADDRESS": cluster.address})
+    return replace(native, env={**native.env, **TOKEN, "RAY_ADDRESS": cluster.address})
 
 
 def on_ray(native: Native, *args: str) -> subprocess.CompletedProcess[str]:
@@ -206,6 +215,14 @@ def test_a_resource_that_no_node_has(lab: Native) -> None:
     ran = on_ray(lab, "--run", "--only", "mini-Acme_X9", "--only", "mini-Acme_X1")
     assert ran.returncode == 0
     assert states(lab) == {"Acme_X1": "done", "Acme_X9": "skipped"}
+
+
+def test_the_clusters_token_is_missing(lab: Native) -> None:
+    env = {name: lab.env[name] for name in lab.env if name not in TOKEN}
+    ran = on_ray(replace(lab, env={**env, "RAY_AUTH_MODE": "disabled"}), "--run")
+    assert ran.returncode == 1 and "error[no-cluster]" in ran.stderr, ran.stderr
+    assert "RAY_AUTH_TOKEN" in ran.stderr and "Traceback" not in ran.stderr
+    assert not list(lab.root.glob("dist/*.whl"))
 
 
 def test_an_interruption_stops_the_nodes_compilers(lab: Native) -> None:

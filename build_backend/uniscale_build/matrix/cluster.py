@@ -220,7 +220,8 @@ def connect() -> Any:
         raise UniscaleError(
             f"there is no Ray cluster to connect to: {lines[0]}",
             where=f"RAY_ADDRESS={address}",
-            hint="start one here with: ray start --head, or name one with RAY_ADDRESS=host:6379",
+            hint="start one here with: ray start --head, or name one with RAY_ADDRESS=host:6379; "
+            "a cluster that asks for a token wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here too",
             slug="no-cluster",
         ) from None
     return ray
