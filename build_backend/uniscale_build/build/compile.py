@@ -16,13 +16,28 @@ _COUNT = re.compile(rb"^\[(\d+)/(\d+)\] ")
 _FIRST_ERROR = re.compile(
     rb"(?:: (?:fatal )?error[: ]|^CMake Error|^FAILED: |undefined reference|^ninja: error|^error:)"
 )
-_KILLED = re.compile(rb"Killed \(program|signal 9|\bKilled\b|out of memory|cannot allocate memory")
+# What compilers, linkers and Ninja themselves say when memory ends; a line of source that a warning
+# quotes ("  12 | …") is not theirs.
+_NO_MEMORY = re.compile(
+    rb"^(?!\s*\d*\s*\|).*?(?:"
+    rb"Killed signal terminated program|Killed \(program|due to signal 9|signal 9 \[Killed\]"
+    rb"|unable to execute command: Killed|^(?:\S+: )*(?:line )?(?:\d+:? )*\s*\d* ?Killed\b"
+    rb"|: out of memory allocating|LLVM ERROR: out of memory|std::bad_alloc"
+    rb"|: Cannot allocate memory|: memory exhausted|: Memory allocation failure"
+    rb"|^memory allocation of \d+ bytes failed|^FAILED: \[code=137\])",
+    re.MULTILINE,
+)
 
 
 class OutOfMemory(CompileError):
     """The kernel or the compiler gave up for want of memory."""
 
     slug = "out-of-memory"
+
+
+def fewer_jobs(jobs: int) -> str:
+    """What is told when a build that ran out of memory goes on with ``jobs``."""
+    return f"memory ran out; going on with {jobs} compile job{'s' if jobs > 1 else ''}"
 
 
 def run_build(
@@ -57,13 +72,14 @@ def run_build(
 
 def _follow(process: subprocess.Popen[bytes], out: object, reporter: Reporter) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        out.write(line)  # type: ignore[attr-defined]
-        if counted := _COUNT.match(line):
-            reporter.advance(int(counted[1]), int(counted[2]), "steps")
-        elif line.startswith(b"uniscale-step: "):
-            out.flush()  # type: ignore[attr-defined]
-            reporter.stage(line.split(b": ", 1)[1].strip().decode())
+    with process.stdout as lines:
+        for line in lines:
+            out.write(line)  # type: ignore[attr-defined]
+            if counted := _COUNT.match(line):
+                reporter.advance(int(counted[1]), int(counted[2]), "steps")
+            elif line.startswith(b"uniscale-step: "):
+                out.flush()  # type: ignore[attr-defined]
+                reporter.stage(line.split(b": ", 1)[1].strip().decode())
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -95,7 +111,7 @@ def _failure(log: Path, code: int) -> CompileError | ToolchainError:
     words = b"\n".join(shown).decode("utf-8", "replace")
     step = re.findall(rb"^uniscale-step: (\w+)", text, re.MULTILINE)
     where = step[-1].decode() if step else "build"
-    if code < 0 or _KILLED.search(text):
+    if code < 0 or _NO_MEMORY.search(text):
         return OutOfMemory(
             f"the {where} step was killed, most likely for want of memory",
             where=str(log),

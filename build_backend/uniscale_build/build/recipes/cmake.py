@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uniscale_build
-from uniscale_build.build.compile import OutOfMemory, run_build
+from uniscale_build.build.compile import OutOfMemory, fewer_jobs, run_build
 from uniscale_build.build.toolchain import Toolchain
 from uniscale_build.progress import Reporter
 from uniscale_build.store import write_atomic
@@ -53,7 +53,7 @@ def build(
             if jobs == 1:
                 raise
             jobs = max(1, jobs // 2)
-            reporter.note(f"memory ran out; going on with {jobs} compile jobs")
+            reporter.note(fewer_jobs(jobs))
 
 
 def _forget_other_configuration(native: NativeBuild, toolchain: Toolchain) -> None:

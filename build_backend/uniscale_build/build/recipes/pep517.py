@@ -20,7 +20,7 @@ from typing import Any
 
 import uniscale_build
 from uniscale_build.build import distinfo, precompiled
-from uniscale_build.build.compile import OutOfMemory, run_build
+from uniscale_build.build.compile import OutOfMemory, fewer_jobs, run_build
 from uniscale_build.errors import CompileError, ToolchainError, WheelError
 from uniscale_build.plans.plan import BackendPlan
 from uniscale_build.plans.requirements import Applied, apply_rules, check_declared
@@ -73,7 +73,7 @@ def build(python: PythonBuild, reporter: Reporter, keep_open: Sequence[int] = ()
             if jobs == 1:
                 raise
             jobs = max(1, jobs // 2)
-            reporter.note(f"memory ran out; going on with {jobs} compile jobs")
+            reporter.note(fewer_jobs(jobs))
     pinned = python.item.recipe.precompiled
     if pinned is not None:
         wheel = precompiled.fetch(python.store, pinned, reporter, offline=python.offline)
