@@ -19,7 +19,7 @@ from tests.gguf_file import Tensor, read_gguf, read_safetensors, widened
 
 ROOT = Path(__file__).resolve().parents[1]
 ASKED = ROOT / "examples" / "demo" / "data" / "asked.jsonl"
-DEMO = models.SHIPPED / "demo"
+DEMO = Path(models.SHIPPED) / "demo"
 LARGEST = 4_000_000  # bytes of all forms together
 Json = dict[str, Any]
 

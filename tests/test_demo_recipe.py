@@ -20,7 +20,7 @@ from tests.gguf_file import read_gguf, read_safetensors
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "examples" / "demo"
 DATA = RECIPE / "data"
-DEMO = models.SHIPPED / "demo"
+DEMO = Path(models.SHIPPED) / "demo"
 Json = dict[str, Any]
 
 

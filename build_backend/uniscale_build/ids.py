@@ -5,30 +5,35 @@ Every id that reaches git or the file system passes through here first.
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 
 from uniscale_build.errors import SettingsError, UniscaleError
 
-_OBJECT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-# One path component that is safe on every file system that we meet.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Read without regular expressions: the launchers need names and slugs on their way to exec.
+_HEX = "0123456789abcdef"
+_ALPHANUMERIC = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_LONGEST = 128  # characters of one path component that is safe on every file system that we meet
 
 
 def is_object_id(text: str) -> bool:
     """True for a full lower-case git object id (SHA-1 or SHA-256)."""
-    return _OBJECT_ID.fullmatch(text) is not None
+    return len(text) in (40, 64) and not text.strip(_HEX)
 
 
 def is_sha256(text: str) -> bool:
     """True for a lower-case SHA-256 in hex."""
-    return _SHA256.fullmatch(text) is not None
+    return len(text) == 64 and not text.strip(_HEX)
 
 
 def check_name(text: str, *, what: str, error: type[UniscaleError] = SettingsError) -> str:
     """``text`` itself when it may name a folder (no separators, no leading dot), else an error."""
-    if _NAME.fullmatch(text) is None or ".." in text:
+    safe = 0 < len(text) <= _LONGEST and text[0] in _ALPHANUMERIC
+    if not safe or text.strip(_ALPHANUMERIC + "._+-") or ".." in text:
         raise error(
             f"{text!r} cannot be the name of a {what}",
             hint="letters, digits, '.', '_', '+' and '-', beginning with a letter or digit",
@@ -39,7 +44,10 @@ def check_name(text: str, *, what: str, error: type[UniscaleError] = SettingsErr
 
 def slug(text: str) -> str:
     """The canonical spelling for comparing names: lower case, runs of ``-_. `` as one ``-``."""
-    return re.sub(r"[-_. ]+", "-", text.strip()).lower()
+    same = text.strip().translate({ord(one): "-" for one in "_. "})
+    while "--" in same:
+        same = same.replace("--", "-")
+    return same.lower()
 
 
 def label(text: str) -> str:
@@ -49,15 +57,20 @@ def label(text: str) -> str:
 
 def inside(root: Path, path: Path, *, what: str, error: type[UniscaleError]) -> Path:
     """``path`` resolved, when it stays inside ``root``; an error otherwise."""
-    resolved = path.resolve()
-    if not resolved.is_relative_to(root.resolve()):
+    if leaves(str(root), str(path)):
         raise error(
             f"{what} leaves its folder",
             where=str(path),
             hint=f"it must stay inside {root}",
             slug="path-escape",
         )
-    return resolved
+    return path.resolve()
+
+
+def leaves(root: str, path: str) -> bool:
+    """True when ``path``, resolved, is neither ``root`` nor below it."""
+    top = os.path.realpath(root)
+    return not os.path.join(os.path.realpath(path), "").startswith(os.path.join(top, ""))
 
 
 def whole_number(text: str) -> int | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
 
 from uniscale_build.errors import UniscaleError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
 
 INTERRUPTED = 130  # the shell's code for a process that SIGINT ended
 
@@ -52,8 +55,7 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        with suppress(OSError):
-            print("interrupted", file=sys.stderr)
+        _print("interrupted")
         return INTERRUPTED
     except UniscaleError as error:
         failure = error
@@ -61,8 +63,7 @@ def _run(words: list[str]) -> int:
         failure = _unexpected(error)
     if verbose:
         raise failure
-    with suppress(OSError):  # nobody reads the error; its exit code says it too
-        _tell(failure, as_json="--json" in ours)
+    _tell(failure, as_json="--json" in ours)
     return failure.exit_code
 
 
@@ -83,9 +84,17 @@ def _tell(error: UniscaleError, *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps({"errors": [item.as_json() for item in error.findings()]}, indent=2))
+        told = {"errors": [item.as_json() for item in error.findings()]}
+        _print(json.dumps(told, indent=2), sys.stdout)
     else:
-        print(error.render(), file=sys.stderr)
+        _print(error.render())
+
+
+def _print(text: str, stream: TextIO | None = None) -> None:
+    try:
+        print(text, file=stream or sys.stderr)
+    except OSError:
+        return  # nobody reads it; the exit code says it too
 
 
 if __name__ == "__main__":

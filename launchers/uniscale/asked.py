@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uniscale_build.errors import SettingsError, UniscaleError, raise_all
 
+from uniscale.frozen import Frozen, changed
 from uniscale.plans import ModelPlan, ServePlan
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from uniscale_build.yamlfile import Value
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(Frozen):
     """The options of ``uniscale serve``; None and () say nothing."""
 
     models: tuple[str, ...]
@@ -57,6 +56,8 @@ def planned(asked: Asked) -> ServePlan:
             slug="usage",
         )
     if files:
+        from pathlib import Path
+
         from uniscale import servefile
 
         plan = servefile.read(Path(files[0]), asked.settings)
@@ -64,8 +65,8 @@ def planned(asked: Asked) -> ServePlan:
         plan = ServePlan(tuple(ModelPlan(word) for word in asked.models))
         if asked.settings:
             plan = _set(plan, asked.settings)
-    changed = replace(plan, models=tuple(_model(one, asked) for one in plan.models))
-    if asked.name is not None and len({one.model for one in changed.models}) > 1 and not files:
+    plan = changed(plan, models=tuple(_model(one, asked) for one in plan.models))
+    if asked.name is not None and len({one.model for one in plan.models}) > 1 and not files:
         raise SettingsError(
             "one name for several models",
             where="--name",
@@ -74,14 +75,16 @@ def planned(asked: Asked) -> ServePlan:
         )
     gateway = {"api_keys": asked.api_keys} if asked.api_keys is not None else {}
     told = {"host": asked.host, "port": asked.port}
-    changed = replace(changed, **{key: value for key, value in told.items() if value is not None})  # type: ignore[arg-type]
+    plan = changed(plan, **{key: value for key, value in told.items() if value is not None})
     if asked.nodes is not None:
+        from pathlib import Path
+
         from uniscale import hostfile
 
-        changed = replace(changed, nodes=hostfile.read(Path(asked.nodes)))
+        plan = changed(plan, nodes=hostfile.read(Path(asked.nodes)))
     if gateway:
-        changed = replace(changed, gateway={**(changed.gateway or {}), **gateway})
-    return changed
+        plan = changed(plan, gateway={**(plan.gateway or {}), **gateway})
+    return plan
 
 
 def _model(plan: ModelPlan, asked: Asked) -> ModelPlan:
@@ -95,7 +98,7 @@ def _model(plan: ModelPlan, asked: Asked) -> ModelPlan:
                 hint="name it: --backend NAME; or give the flag behind --", slug="usage",
             )  # fmt: skip
         engine_arguments[engine] = {**engine_arguments.get(engine, {}), **own}
-    return replace(
+    return changed(
         plan,
         name=asked.name or plan.name,
         engines=(asked.backend,) if asked.backend else plan.engines,
@@ -166,6 +169,8 @@ def show_config(path: str, settings: Sequence[str], *, as_json: bool) -> int:
 
     What it serves and trains is checked as `uniscale serve` and `train` would.
     """
+    from pathlib import Path
+
     from uniscale import config, servefile
 
     if config.is_config(path):

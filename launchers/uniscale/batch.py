@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from uniscale_build.errors import LaunchError, SettingsError, UniscaleError, raise_all
 
-from uniscale import client, run
+from uniscale import client
 from uniscale.batchfile import Batch
 from uniscale.messages import user
 from uniscale.meter import Meter, duration
+from uniscale.talk import note
 
 if TYPE_CHECKING:
     from uniscale.infer import InferRequest, Running
@@ -51,7 +52,7 @@ def ask_all(request: InferRequest) -> int:
         done = journal.answers(len(rows))
         left = [place for place in range(len(rows)) if place not in done]
         if done:
-            run.note(f"going on: {len(done)} of {len(rows)} rows have their answer")
+            note(f"going on: {len(done)} of {len(rows)} rows have their answer")
         if left:
             with running(request) as engine:
                 for place, answer in _answered(request, engine, rows, left):
@@ -201,10 +202,10 @@ def _tell(request: InferRequest, rows: int, failed: int, seconds: float) -> int:
         told = {"rows": rows, "failed": failed, "output": output, "seconds": round(seconds, 3)}
         print(json.dumps(told, ensure_ascii=False, indent=2))
     else:
-        run.note(f"{rows - failed} of {rows} rows answered in {duration(seconds)}: {output}")
+        note(f"{rows - failed} of {rows} rows answered in {duration(seconds)}: {output}")
     if failed:
         column = f"{request.answer_column}_error"
-        run.note(f"{failed} failed (see {column}); the same command asks these again")
+        note(f"{failed} failed (see {column}); the same command asks these again")
     return 1 if failed else 0
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LaunchError
 
-from uniscale import client, run
+from uniscale import client
 from uniscale.messages import user
+from uniscale.talk import note
 
 if TYPE_CHECKING:
     from uniscale.infer import InferRequest, Running
@@ -29,7 +30,7 @@ def talk(request: InferRequest, engine: Running) -> int:
         system.append({"role": "system", "content": request.system})
     told = list(system)
     images = request.images
-    run.note(f"{engine.prepared.payload.title} is ready; {_HELP}")
+    note(f"{engine.prepared.payload.title} is ready; {_HELP}")
     while True:
         line = _line()
         if line is None or line in ("/exit", "/quit", "/bye"):
@@ -37,7 +38,7 @@ def talk(request: InferRequest, engine: Running) -> int:
         if line == "/clear":
             told, images = list(system), request.images
         elif line.startswith("/"):
-            run.note(f"there is no {line.split()[0]}; {_HELP}")
+            note(f"there is no {line.split()[0]}; {_HELP}")
         elif line:
             asked = user(line, images)
             answer = _answer(engine, [*told, asked])
@@ -75,7 +76,7 @@ def _answer(engine: Running, messages: list[dict[str, object]]) -> str | None:
         engine.child.check_alive("while it answered", patience=1.0)
         raise
     except LaunchError as error:
-        run.note(error.what)
+        note(error.what)
         return None
     print()
     return "".join(text)

@@ -11,15 +11,17 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from uniscale_build.errors import LaunchError, UniscaleError, raise_all
 
-from uniscale import logfile, run, signals, state
+from uniscale import logfile, signals, state
+from uniscale.frozen import changed
 from uniscale.hostfile import Host
 from uniscale.link import Link
 from uniscale.nodes import RECORD, Node
+from uniscale.talk import note
 
 _REACH = 90.0  # seconds for all machines to answer
 _SIGN = 5.0  # seconds between signs of life
@@ -153,11 +155,11 @@ class Cluster:
             self.on_line(line)
 
     def _changed(self) -> None:
-        self.job = replace(self.job, processes=tuple(link.told() for link in self.links))
+        self.job = changed(self.job, processes=tuple(link.told() for link in self.links))
         try:
             self.job.save()
         except OSError as error:
-            run.note(f"cannot note what runs: {error.strerror}")
+            note(f"cannot note what runs: {error.strerror}")
 
     def _note(self) -> None:
         """What `uniscale stop` would need if we were gone: machines, pids, start times, mark."""
@@ -204,7 +206,7 @@ class Cluster:
         """A machine that broke off may still run something for a minute: its record stays."""
         left = [link for link in self.links if link.pid and link.state != "ended"]
         for link in left:
-            run.note(
+            note(
                 f"{link.host.name} ends its part by itself within a minute; make sure with "
                 f"uniscale stop {self.job.id}"
             )

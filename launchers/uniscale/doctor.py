@@ -11,12 +11,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LaunchError
 from uniscale_build.findings import Finding
 
-from uniscale import chips, fitness, payloads, state
+from uniscale import chips, fitness, folders, payloads
 from uniscale.payloads import HOW_TO_GET, Found
 from uniscale.record import Payload
 
@@ -130,11 +131,11 @@ def _around() -> Iterator[Finding]:
         yield Finding("machines", "note", what, hint="apt-get install openssh-client")
     else:
         yield Finding("machines", "ok", "ssh")
-    place = state.root()
+    place = Path(folders.jobs())
     there = next(one for one in (place, *place.parents) if one.exists())
     if not os.access(there, os.W_OK):
         what = "what runs cannot be noted: uniscale ps shows nothing"
-        hint = f"point {state.VARIABLE} to a folder that you may write to"
+        hint = f"point {folders.STATE} to a folder that you may write to"
         yield Finding("state", "wrong", what, str(place), hint)
 
 

@@ -7,15 +7,16 @@ An engine is never imported. What is needed to start it (`Launch`) stands in its
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from uniscale import flags
+from uniscale.frozen import NONE, Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(Frozen):
     """How an engine is started for one task: ``launch.<task>`` of a payload."""
 
     argv: tuple[str, ...]  # the head: a program of the payload, `python`, or a name on PATH
@@ -28,8 +29,7 @@ class Launch:
     flags: tuple[str, ...] = ()  # every flag the engine knows, recorded at build; (): unknown
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(Frozen):
     """A process to start: nothing is hidden from ``--dry-run``."""
 
     argv: tuple[str, ...]
@@ -44,20 +44,19 @@ class Command:
     warnings: tuple[str, ...] = ()  # what the engine does otherwise than it was told
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Frozen):
     """Where an engine runs: its prefix, what its device asks for, and the interpreter."""
 
-    prefix: Path | None  # None: an engine that no payload of ours holds
+    prefix: str | None  # None: an engine that no payload of ours holds
     python: str  # the interpreter that `python` in the head stands for
-    device_environment: Mapping[str, str] = field(default_factory=dict)
+    device_environment: Mapping[str, str] = NONE
 
 
 def command(
     launch: Launch,
     place: Place,
     *,
-    model: Path,
+    model: str,
     arguments: Mapping[str, object],
     raw: Sequence[str],
     environ: Mapping[str, str],
@@ -70,11 +69,11 @@ def command(
     arguments in the engine's own words (`uniscale.vocabulary`). ``raw`` comes last, verbatim. What
     comes later wins: whatever ``raw`` sets we do not, whatever ``spoken`` sets is not fixed.
     """
-    ours = [launch.model, str(model)] if launch.model else []
+    ours = [launch.model, model] if launch.model else []
     for common, flag in launch.arguments.items():
         if arguments.get(common) is not None:
             ours += [flag, str(arguments[common])]
-    positional = () if launch.model else (str(model),)
+    positional = () if launch.model else (model,)
     return Command(
         argv=(
             *_head(launch.argv, place),
@@ -88,7 +87,7 @@ def command(
         served_name=(
             _effective("served_model_name", launch, arguments, (*spoken, *raw))
             if "served_model_name" in launch.arguments
-            else str(model)
+            else model
         ),
         probe=launch.probe,
         metrics=launch.metrics,
@@ -107,7 +106,7 @@ def _head(argv: tuple[str, ...], place: Place) -> tuple[str, ...]:
     if program == "python":
         program = place.python
     elif "/" in program and place.prefix is not None:
-        program = str(place.prefix / program)
+        program = os.path.join(place.prefix, program)
     return (program, *rest)
 
 
@@ -124,12 +123,11 @@ def _environment(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
     path = environ.get("PATH") or os.defpath
     if place.prefix is None:
         return {**own, "PATH": path}
-    prefix = str(place.prefix)
     # Engines spawn workers: the prefix must be in their environment, not on our sys.path. An
     # empty entry would mean the current folder, so nothing is joined to an empty variable.
     old = environ.get("PYTHONPATH")
     added = {
-        "PYTHONPATH": os.pathsep.join([prefix, old]) if old else prefix,
-        "PATH": os.pathsep.join([os.path.join(prefix, "bin"), path]),
+        "PYTHONPATH": os.pathsep.join([place.prefix, old]) if old else place.prefix,
+        "PATH": os.pathsep.join([os.path.join(place.prefix, "bin"), path]),
     }
     return {**own, **added}

@@ -12,20 +12,20 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from uniscale_build.errors import LaunchError
 from uniscale_build.ids import check_name
 
-VARIABLE = "UNISCALE_DATA"
+from uniscale import folders
+from uniscale.frozen import Frozen
+from uniscale.frozen import told as told_by
+
 RECORD = "environment.json"
-NAMESPACE = "uniscale_payloads"
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(Frozen):
     """One environment that holds one wheel with payloads."""
 
     folder: Path
@@ -41,22 +41,13 @@ class Environment:
         """Write the record: from now on the environment is there."""
         from uniscale_build.store import write_atomic
 
-        told = {key: str(value) for key, value in asdict(self).items() if key != "folder"}
+        told = {key: str(value) for key, value in told_by(self).items() if key != "folder"}
         write_atomic(self.folder / RECORD, json.dumps({"schema": 1, **told}, indent=2).encode())
-
-
-def data_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """``UNISCALE_DATA``, else uniscale below ``XDG_DATA_HOME`` or ~/.local/share."""
-    env = os.environ if environ is None else environ
-    if told := env.get(VARIABLE):
-        return Path(os.path.abspath(os.path.expanduser(told)))
-    home = env.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return Path(home) / "uniscale"
 
 
 def root() -> Path:
     """The folder of all environments."""
-    return data_folder() / "environments"
+    return Path(folders.environments())
 
 
 def environments() -> list[Environment]:
@@ -118,7 +109,7 @@ def _alone(base: Path) -> Iterator[None]:
         raise LaunchError(
             f"there is no place for the environment: {error.strerror}",
             where=str(error.filename or base),
-            hint=f"point {VARIABLE} to a folder that you may write to",
+            hint=f"point {folders.DATA} to a folder that you may write to",
             slug="read-only",
         ) from error
     with lock:

@@ -12,9 +12,9 @@ from typing import Any
 
 from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 
-from uniscale import run
 from uniscale.methods import METHODS
 from uniscale.pretraining import BYTES
+from uniscale.talk import note
 from uniscale.train import our_sources
 from uniscale.trainjob import RECORD, TrainJob
 
@@ -62,10 +62,10 @@ def export(folder: str, *, out: str | None, kind: str, only_hf: bool, as_json: b
         return 0
     if done.get("hf"):
         verb = "joined" if parts.shards else "merged"
-        run.note(f"{verb}: {_shown(parts.hf)}")
+        note(f"{verb}: {_shown(parts.hf)}")
     if done.get("gguf"):
-        run.note(f"written and verified: {_shown(parts.gguf)}, {done['bytes']:,} bytes of {kind}")
-    run.note(f"serve it: {serve}")
+        note(f"written and verified: {_shown(parts.gguf)}, {done['bytes']:,} bytes of {kind}")
+    note(f"serve it: {serve}")
     return 0
 
 

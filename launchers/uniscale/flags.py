@@ -7,11 +7,15 @@ to llama.cpp's parser and to vLLM's, so names are compared with ``_`` read as ``
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 
 from uniscale_build.errors import LaunchError, did_you_mean, raise_all
 
-_FLAG = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z0-9_.-]*)(?:=(?P<value>.*))?", re.DOTALL)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# Compiled at the first flag of a user's: most have none on the way to exec.
+_FLAG = r"(?P<name>--?[A-Za-z][A-Za-z0-9_.-]*)(?:=(?P<value>.*))?"
 
 
 def name(token: str) -> str | None:
@@ -19,7 +23,7 @@ def name(token: str) -> str | None:
 
     Numbers (``-1``), lone dashes and anything with a blank before ``=`` are values, not flags.
     """
-    match = _FLAG.fullmatch(token)
+    match = _match(token)
     return None if match is None else _canonical(match["name"])
 
 
@@ -30,7 +34,7 @@ def value(tokens: Sequence[str], flag: str) -> str | None:
     """
     found = None
     for place, token in enumerate(tokens):
-        match = _FLAG.fullmatch(token)
+        match = _match(token)
         if match is None or _canonical(match["name"]) != _canonical(flag):
             continue
         after = tokens[place + 1] if place + 1 < len(tokens) else ""
@@ -44,6 +48,8 @@ def without(ours: Sequence[str], raw: Sequence[str]) -> tuple[str, ...]:
     ``--no-webui`` of ours yields to a user's ``--webui``.
     """
     given = {_bare(found) for token in raw if (found := name(token)) is not None}
+    if not given:
+        return tuple(ours)
     kept: list[str] = []
     keep = True
     for token in ours:
@@ -66,7 +72,7 @@ def check(
     the beginning of a flag where that fits one alone, as argparse does (``--tp`` of SGLang).
     Raises `LaunchError`, all at once.
     """
-    names = {_canonical(flag) for flag in known}
+    names = {_canonical(flag) for flag in known} if raw else set()
     if not names:
         return
     errors = []
@@ -91,6 +97,10 @@ def check(
             )
         )
     raise_all(errors)
+
+
+def _match(token: str) -> re.Match[str] | None:
+    return re.fullmatch(_FLAG, token, re.DOTALL) if token.startswith("-") else None
 
 
 def _near(flag: str, names: set[str]) -> bool:

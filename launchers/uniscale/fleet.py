@@ -11,11 +11,13 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from uniscale import client, gateway, logfile, ports, run, signals, state, warden
 from uniscale.engines import Command
+from uniscale.frozen import changed
+from uniscale.talk import note
 
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # seconds before an engine is started again
@@ -167,7 +169,7 @@ class Fleet:
             guard.release(child.process.pid)
             worker.child = None
         worker.again = time.monotonic() + pause
-        run.note(f"{worker.title} ended; it starts again in {pause:g} s (log: {worker.log})")
+        note(f"{worker.title} ended; it starts again in {pause:g} s (log: {worker.log})")
         self._changed()
 
     def _probe(self, worker: Worker) -> None:
@@ -190,10 +192,10 @@ class Fleet:
         elif worker.ready:
             worker.deaf += 1
             if worker.deaf >= _DEAF:
-                run.note(f"{worker.title} does not answer: it is ended")
+                note(f"{worker.title} does not answer: it is ended")
                 self._kill(worker, signal.SIGKILL)
         elif now - worker.since > worker.start_timeout:
-            run.note(f"{worker.title} was not ready after {worker.start_timeout:g} s: it is ended")
+            note(f"{worker.title} was not ready after {worker.start_timeout:g} s: it is ended")
             self._kill(worker, signal.SIGKILL)
 
     def _kill(self, worker: Worker, number: int) -> None:
@@ -213,11 +215,11 @@ class Fleet:
             self.on_ready()
 
     def _changed(self) -> None:
-        self.job = replace(self.job, processes=tuple(one.told() for one in self.workers))
+        self.job = changed(self.job, processes=tuple(one.told() for one in self.workers))
         try:
             self.job.save()
         except OSError as error:  # a full disk stops no engine
-            run.note(f"cannot note what runs: {error.strerror}")
+            note(f"cannot note what runs: {error.strerror}")
 
     def _sleep(self) -> None:
         due = min(worker.again for worker in self.workers)

@@ -16,13 +16,13 @@ from uniscale import client, ports, run
 from uniscale.messages import user
 from uniscale.prepare import Prepared, Request, prepare
 from uniscale.serve import check
+from uniscale.talk import note
 
 _QUIET = 2.0  # seconds of loading before we say that we wait
 _LAST_BREATH = 1.0  # seconds between a dying engine's last word and its end
 
 
-@dataclass(frozen=True, kw_only=True)
-class InferRequest(Request):
+class InferRequest(Request, kw_only=True):
     """What ``uniscale infer`` is asked for; None leaves a value to the model or the engine."""
 
     prompt: str | None
@@ -59,7 +59,7 @@ def running(request: InferRequest) -> Iterator[Running]:
     """The engine for ``request``, ready to answer; stopped at the end, whatever the end is."""
     prepared = prepare(request, task="infer", host=ports.LOOPBACK, port=ports.free_port())
     for warning in prepared.command.warnings:
-        run.note(f"warning: {warning}")
+        note(f"warning: {warning}")
     check(prepared.command)
     address = _address(prepared)
     with run.child(prepared.command, title=prepared.payload.title) as engine:
@@ -141,7 +141,7 @@ def _wait(engine: run.Child, prepared: Prepared, timeout: float) -> None:
         nonlocal told
         if time.monotonic() > told:
             told = math.inf
-            run.note(f"{engine.title} is loading (log: {engine.log})")
+            note(f"{engine.title} is loading (log: {engine.log})")
         return client.ready(host, port, prepared.command.probe, seconds)
 
     engine.wait_ready(probe, timeout)
@@ -200,7 +200,7 @@ def _print_text(pieces: Iterator[client.Piece]) -> int:
     if not last.endswith("\n"):
         print(flush=True)
     if finish == "length":
-        run.note("the answer was cut off; allow more with --max-tokens N")
+        note("the answer was cut off; allow more with --max-tokens N")
     return 0
 
 

@@ -12,7 +12,7 @@ from uniscale_build.ids import slug
 from uniscale_build.progress import human
 
 from uniscale import catalog as catalogs
-from uniscale import devices, environments, installers, machine
+from uniscale import devices, environments, folders, installers, machine
 from uniscale.catalog import Catalog, Wheel
 from uniscale.choosing import choose
 from uniscale.fetch import fetch
@@ -179,7 +179,7 @@ def _into_its_own(steps: Steps, path: Path, base: Wanted) -> None:
         environments.Environment(
             folder=folder,
             python=python,
-            payloads=environments.packages(folder) / environments.NAMESPACE,
+            payloads=environments.packages(folder) / folders.PAYLOADS,
             name=wheel.name,
             version=wheel.version,
             file=wheel.file,
@@ -219,7 +219,7 @@ def _write_constraints(steps: Steps) -> Path | None:
         write_atomic(path, steps.constraints.encode())
     except OSError as error:
         raise StoreError(f"the constraints cannot be written: {error.strerror}", where=str(path),
-                         hint=f"point {environments.VARIABLE} to a folder that you may write to",
+                         hint=f"point {folders.DATA} to a folder that you may write to",
                          slug="read-only") from error  # fmt: skip
     return path
 

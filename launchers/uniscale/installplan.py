@@ -14,11 +14,10 @@ from packaging.version import InvalidVersion, Version
 from uniscale_build.errors import LaunchError, UniscaleError, raise_all
 from uniscale_build.ids import slug
 
-from uniscale import environments, payloads
+from uniscale import folders, payloads
 from uniscale.catalog import Catalog, Wheel
 from uniscale.choosing import Choice
 from uniscale.devices import FALLBACK
-from uniscale.environments import NAMESPACE
 from uniscale.machine import Machine
 from uniscale.record import Payload
 
@@ -172,7 +171,7 @@ def _conflicts(
 
 def owner(payload: Payload) -> importlib.metadata.Distribution | None:
     """The distribution that brought a payload which is installed in a packages folder."""
-    line = f"\n{NAMESPACE}/{payload.prefix.name}/payload.json,"
+    line = f"\n{folders.PAYLOADS}/{payload.prefix.name}/payload.json,"
     folder = payload.prefix.parent.parent
     for found in importlib.metadata.distributions(path=[str(folder)]):
         if line in "\n" + (found.read_text("RECORD") or ""):
@@ -240,4 +239,4 @@ def _launcher(catalog: Catalog, wheel: Wheel, machine: Machine) -> Wheel | None:
 def constraints_file(steps: Steps) -> Path:
     """Where the constraints of this environment are kept."""
     name = steps.isolated or canonicalize_name(sys.prefix.replace("/", "-").strip("-"))
-    return environments.data_folder() / "constraints" / f"{name}-{steps.machine.device.name}.txt"
+    return Path(folders.data()) / "constraints" / f"{name}-{steps.machine.device.name}.txt"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 
-from uniscale import logfile, run, state
+from uniscale import logfile, state
 from uniscale.nodes import RECORD
+from uniscale.talk import note
 
 _PATIENCE = 25.0  # seconds: the supervisor gives its engines ten before it kills them
 
@@ -107,7 +108,7 @@ def stop(names: Sequence[str], *, everything: bool) -> int:
         while job.alive and time.monotonic() < deadline:
             time.sleep(0.02)
         if job.alive:
-            run.note(f"{job.id} does not stop: it is killed")
+            note(f"{job.id} does not stop: it is killed")
         _sweep(job)
         if (job.folder / RECORD).exists():
             from uniscale import cluster

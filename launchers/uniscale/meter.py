@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from uniscale import run
+from uniscale.talk import note
 
 _EVERY = 10.0  # seconds between plain lines
 
@@ -55,7 +55,7 @@ class Meter:
         if begins or last or time.monotonic() >= self._next:
             self._shown = (phase, step)
             self._next = time.monotonic() + _EVERY
-            run.note(words(facts, self._numbers))
+            note(words(facts, self._numbers))
 
     def _move(self, facts: Mapping[str, Any]) -> None:
         from rich.console import Console

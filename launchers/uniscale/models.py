@@ -5,34 +5,36 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from uniscale_build.errors import LaunchError, did_you_mean
 
-SHIPPED = Path(__file__).with_name("models")
+from uniscale.frozen import Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SHIPPED = os.path.join(os.path.dirname(__file__), "models")
 _MAGIC = b"GGUF"
 _HEADER = 24  # bytes: magic, version, number of tensors, number of metadata entries
-_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_SPLIT = re.compile(r"-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
+# Compiled when they are first needed: not on the way to exec.
+_HUB = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+_PARTS = r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf"
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(Frozen):
     """How a model answers best where the user says nothing; None leaves it to the engine."""
 
     temperature: float | None = None
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Frozen):
     """A model that is on this machine: its name in the API, and where each of its formats lies."""
 
     name: str
-    formats: Mapping[str, Path]
-    generation: Generation = field(default_factory=Generation)
+    formats: Mapping[str, str]
+    generation: Generation = Generation()
 
 
 def resolve(word: str, *, must_exist: bool = True) -> Model:
@@ -48,32 +50,33 @@ def resolve(word: str, *, must_exist: bool = True) -> Model:
         # Greedy, and short: the demo model is small and knows a few sentences.
         generation = Generation(temperature=0.0, max_tokens=128)
         return Model(word, _of_folder(shipped[word]), generation)
-    path = Path(os.path.abspath(os.path.expanduser(word)))
+    path = os.path.abspath(os.path.expanduser(word))
+    name = os.path.basename(path)
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        if _HUB.fullmatch(word) and not word.endswith(".gguf"):
-            return Model(_api_name(word.rpartition("/")[2]), {"hf": Path(word)})
+        if re.fullmatch(_HUB, word, re.ASCII) and not word.endswith(".gguf"):
+            return Model(_api_name(word.rpartition("/")[2]), {"hf": word})
         if not must_exist and "/" in word:
-            return Model(_api_name(path.name), {"gguf" if path.suffix == ".gguf" else "hf": path})
+            return Model(_api_name(name), {"gguf" if name.endswith(".gguf") else "hf": path})
         raise _missing(word, shipped) from error
     except OSError as error:
         raise _unusable(path, str(error.strerror)) from error
     if stat.S_ISDIR(mode):
-        return Model(_api_name(path.name), _of_folder(path))
+        return Model(_api_name(name), _of_folder(path))
     if not stat.S_ISREG(mode):
         raise _unusable(path, "it is neither a file nor a folder")
     check_gguf(path)
-    return Model(_api_name(path.name), {"gguf": path})
+    return Model(_api_name(name), {"gguf": path})
 
 
-def check_gguf(path: Path) -> None:
+def check_gguf(path: str) -> None:
     """Raise `LaunchError` unless the file begins as a GGUF does and no part of it is missing.
 
     The error says what the file is instead.
     """
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb") as stream:
             start = stream.read(512)
     except OSError as error:
         raise _unusable(path, str(error.strerror)) from error
@@ -81,29 +84,35 @@ def check_gguf(path: Path) -> None:
         _check_parts(path)
         return
     raise LaunchError(
-        f"{path.name} is not a GGUF file: {_what_it_is(start)}",
-        where=str(path),
+        f"{os.path.basename(path)} is not a GGUF file: {_what_it_is(start)}",
+        where=path,
         hint="a GGUF begins with the bytes GGUF; a Hugging Face model is given as its folder",
         slug="not-gguf",
     )
 
 
-def _check_parts(path: Path) -> None:
-    split = _SPLIT.search(path.name)
+def _check_parts(path: str) -> None:
+    folder, file = os.path.split(path)
+    split = _split(file)
     if split is None:
         return
-    stem, parts = path.name[: split.start()], int(split["parts"])
-    names = [f"{stem}-{part:05}-of-{parts:05}.gguf" for part in range(1, parts + 1)]
-    missing = [name for name in names if not (path.parent / name).is_file()]
+    parts = int(split["parts"])
+    names = [f"{split['stem']}-{part:05}-of-{parts:05}.gguf" for part in range(1, parts + 1)]
+    missing = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
     if missing:
         raise _unusable(path, f"it has {parts} parts and these are missing: {', '.join(missing)}")
-    if path.name != names[0]:
+    if file != names[0]:
         raise LaunchError(
-            f"{path.name} is a later part of a split model",
-            where=str(path),
-            hint=f"give the first part: {path.parent / names[0]}",
+            f"{file} is a later part of a split model",
+            where=path,
+            hint=f"give the first part: {os.path.join(folder, names[0])}",
             slug="not-first-part",
         )
+
+
+def _split(name: str) -> re.Match[str] | None:
+    """The stem, part and number of parts in the name of a split model's file."""
+    return re.fullmatch(_PARTS, name, re.DOTALL) if "-of-" in name else None
 
 
 def _what_it_is(start: bytes) -> str:
@@ -121,59 +130,65 @@ def _what_it_is(start: bytes) -> str:
     return f"it begins with {start[:4]!r}"
 
 
-def _shipped() -> dict[str, Path]:
-    if not SHIPPED.is_dir():
-        return {}
-    return {entry.name: entry for entry in sorted(SHIPPED.iterdir()) if entry.is_dir()}
-
-
-def _of_folder(folder: Path) -> dict[str, Path]:
+def _shipped() -> dict[str, str]:
     try:
-        names = sorted(entry.name for entry in folder.iterdir())
+        with os.scandir(SHIPPED) as entries:
+            return {entry.name: entry.path for entry in entries if entry.is_dir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def _of_folder(folder: str) -> dict[str, str]:
+    try:
+        names = sorted(os.listdir(folder))
     except OSError as error:
         raise _unusable(folder, str(error.strerror)) from error
-    formats: dict[str, Path] = {}
+    formats: dict[str, str] = {}
     gguf = _gguf_in(folder, [name for name in names if name.endswith(".gguf")])
     if gguf is not None:
         check_gguf(gguf)
         formats["gguf"] = gguf
-    for place in (folder, folder / "hf"):
-        if (place / "config.json").is_file():
+    for place in (folder, os.path.join(folder, "hf")):
+        if os.path.isfile(os.path.join(place, "config.json")):
             formats["hf"] = place
             break
     if not formats:
         raise LaunchError(
-            f"{folder.name} holds no model",
-            where=str(folder),
+            f"{os.path.basename(folder)} holds no model",
+            where=folder,
             hint="a model folder holds config.json (Hugging Face) or one .gguf file",
             slug="no-model",
         )
     return formats
 
 
-def _gguf_in(folder: Path, names: list[str]) -> Path | None:
+def _gguf_in(folder: str, names: list[str]) -> str | None:
     # mmproj-*.gguf is the image part of the model that lies beside it.
     models = [name for name in names if not name.startswith("mmproj")]
     # Parts of one split model share what stands before -00001-of-00003; the first stands for all.
     first: dict[str, str] = {}
     for name in models:
-        first.setdefault(_SPLIT.sub("", name), name)
+        split = _split(name)
+        first.setdefault(name if split is None else split["stem"], name)
     if len(first) > 1:
+        paths = [os.path.join(folder, one) for one in first.values()]
         raise LaunchError(
-            f"{folder.name} holds {len(first)} GGUF models",
-            where=str(folder),
-            hint="\n".join(["give the path of one:", *(str(folder / n) for n in first.values())]),
+            f"{os.path.basename(folder)} holds {len(first)} GGUF models",
+            where=folder,
+            hint="\n".join(["give the path of one:", *paths]),
             slug="several-models",
         )
-    return folder / next(iter(first.values())) if first else None
+    return os.path.join(folder, next(iter(first.values()))) if first else None
 
 
 def _api_name(name: str) -> str:
     # A name that begins with a dash would be read as a flag by the engine.
-    return _SPLIT.sub("", name).removesuffix(".gguf").lstrip("-") or "model"
+    split = _split(name)
+    stem = name.removesuffix(".gguf") if split is None else split["stem"]
+    return stem.lstrip("-") or "model"
 
 
-def _missing(word: str, shipped: Mapping[str, Path]) -> LaunchError:
+def _missing(word: str, shipped: Mapping[str, str]) -> LaunchError:
     near = did_you_mean(word, shipped) if shipped else ""
     return LaunchError(
         f"there is no model {word}",
@@ -183,7 +198,6 @@ def _missing(word: str, shipped: Mapping[str, Path]) -> LaunchError:
     )
 
 
-def _unusable(path: Path, why: str) -> LaunchError:
-    return LaunchError(
-        f"the model {path.name} cannot be read: {why}", where=str(path), slug="no-model"
-    )
+def _unusable(path: str, why: str) -> LaunchError:
+    name = os.path.basename(path)
+    return LaunchError(f"the model {name} cannot be read: {why}", where=path, slug="no-model")

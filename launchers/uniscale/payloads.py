@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 
 from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 from uniscale_build.ids import slug
 
-from uniscale.environments import NAMESPACE as NAMESPACE
-from uniscale.environments import environments
+from uniscale import folders
+from uniscale.frozen import Frozen, changed
 from uniscale.record import FILE_NAME, Payload, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 VARIABLE = "UNISCALE_PAYLOADS"
 HOW_TO_GET = (
@@ -29,24 +31,28 @@ HOW_TO_GET = (
 )
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(Frozen):
     """A payload that is installed and cannot be used."""
 
-    prefix: Path
+    root: str
     error: LaunchError
 
+    @property
+    def prefix(self) -> Path:
+        """The folder that it lives in."""
+        from pathlib import Path  # not on the way to exec: it takes 7 ms
 
-@dataclass(frozen=True)
-class Hidden:
+        return Path(self.root)
+
+
+class Hidden(Frozen):
     """A payload that cannot be reached: ``by`` has the same backend and device and comes first."""
 
     payload: Payload
     by: Payload
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Frozen):
     """All payloads of this environment, in search order."""
 
     payloads: tuple[Payload, ...]
@@ -64,7 +70,7 @@ def find() -> Found:
     hidden: list[Hidden] = []
     for prefix, python in _prefixes():
         try:
-            payload = replace(read(prefix), python=python)
+            payload = changed(read(prefix), python=python)
         except LaunchError as error:
             broken.append(Broken(prefix, error))
             continue
@@ -74,7 +80,7 @@ def find() -> Found:
     return Found(tuple(payloads.values()), tuple(broken), tuple(hidden))
 
 
-def _prefixes() -> Iterator[tuple[Path, str | None]]:
+def _prefixes() -> Iterator[tuple[str, str | None]]:
     """Each prefix, with the interpreter that its engine needs where that is not ours."""
     seen: set[str] = set()
     for folder, python in _folders():
@@ -90,7 +96,7 @@ def _prefixes() -> Iterator[tuple[Path, str | None]]:
             real = os.path.realpath(prefix)
             if real not in seen:
                 seen.add(real)
-                yield Path(prefix), python
+                yield prefix, python
 
 
 def _folders() -> Iterator[tuple[str, str | None]]:
@@ -104,7 +110,11 @@ def _folders() -> Iterator[tuple[str, str | None]]:
             )
         yield os.path.abspath(entry), None
     for entry in sys.path:
-        yield os.path.join(os.path.abspath(entry), NAMESPACE), None
+        yield os.path.join(os.path.abspath(entry), folders.PAYLOADS), None
+    if not os.path.isdir(folders.environments()):
+        return  # most have none, and reading them takes longer than all of this
+    from uniscale.environments import environments
+
     for made in environments():
         yield str(made.payloads), made.python
 
@@ -222,7 +232,7 @@ def _none(found: Found) -> LaunchError:
             hint=HOW_TO_GET,
             slug="no-payload",
         )
-    told = "\n".join(f"{one.prefix}: {one.error.what}" for one in found.broken)
+    told = "\n".join(f"{one.root}: {one.error.what}" for one in found.broken)
     return LaunchError(
         "every payload in this environment is broken",
         where=sys.prefix,

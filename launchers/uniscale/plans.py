@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from uniscale.frozen import NONE, Frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from uniscale.hostfile import Host
 
 START_TIMEOUT = 1800.0  # seconds; large models load for long
 
 
-@dataclass(frozen=True)
-class ModelPlan:
+class ModelPlan(Frozen):
     """One kind of engine that is to run."""
 
     model: str
@@ -22,14 +22,13 @@ class ModelPlan:
     device: str | None = None
     devices: str | None = None
     replicas: int = 1
-    arguments: Mapping[str, object] = field(default_factory=dict)
-    engine_arguments: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, object] = NONE
+    engine_arguments: Mapping[str, Mapping[str, object]] = NONE
+    environment: Mapping[str, str] = NONE
     raw: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ServePlan:
+class ServePlan(Frozen):
     """All that one ``uniscale serve`` starts."""
 
     models: tuple[ModelPlan, ...]
@@ -41,5 +40,5 @@ class ServePlan:
     no_gateway: bool = False
     nodes: tuple[Host, ...] = ()  # machines of one engine; (): this one
     master_port: int | None = None  # where these machines meet; None: torchrun's
-    special: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # host or type → env
+    special: Mapping[str, Mapping[str, str]] = NONE  # host or type → env
     warnings: tuple[str, ...] = ()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 
 from uniscale import engines, flags, models, payloads
 from uniscale.engines import Command, Launch, Place
+from uniscale.frozen import NONE, Frozen, changed
 from uniscale.models import Model
 from uniscale.record import Payload
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from uniscale.enginefile import EngineFile
     from uniscale.vocabulary import Spoken
 
@@ -24,8 +24,7 @@ _PARALLEL = ("tensor", "pipeline", "data")
 _ALWAYS = ("host", "port", "served_model_name")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Frozen, kw_only=True):
     """What every launching command is asked for."""
 
     model: str
@@ -33,16 +32,15 @@ class Request:
     device: str | None
     raw: tuple[str, ...]  # the engine's own flags, from behind ``--``
     name: str | None = None  # what the API calls the model; None: as its file
-    arguments: Mapping[str, object] = field(default_factory=dict)  # common ones, vLLM's names
-    engine_arguments: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)  # for the engine, from a file
+    arguments: Mapping[str, object] = NONE  # common ones, vLLM's names
+    engine_arguments: Mapping[str, Mapping[str, object]] = NONE
+    environment: Mapping[str, str] = NONE  # for the engine, from a file
     devices: str | None = None  # the chips that the engine may see, as its vendor counts them
     share: tuple[int, int] = (0, 1)  # of the chips it may have: which of how many equal parts
     must_exist: bool = True  # False for a dry run on another machine than the model's
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(Frozen):
     """What serves: a payload of this environment, or a program that an engine file names."""
 
     backend: str
@@ -58,8 +56,7 @@ class Engine:
         return f"{self.backend} ({self.device})"
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(Frozen):
     """A resolved model, the engine that serves it, and the command that does."""
 
     model: Model
@@ -103,7 +100,7 @@ def prepare(request: Request, *, task: str, host: str, port: int) -> Prepared:
         "port": port,
         "served_model_name": request.name or model.name,
     }
-    described, spoken = _spoken(request, engine, {**arguments, "model": str(path)})
+    described, spoken = _spoken(request, engine, {**arguments, "model": path})
     environ = {**os.environ, **request.environment}
     command = engines.command(
         launch,
@@ -115,7 +112,7 @@ def prepare(request: Request, *, task: str, host: str, port: int) -> Prepared:
         spoken=spoken.words if spoken else (),
     )
     added = {**request.environment, **_visible(request, engine), **command.environment}
-    command = replace(command, environment=added, warnings=spoken.warnings if spoken else ())
+    command = changed(command, environment=added, warnings=spoken.warnings if spoken else ())
     if described is not None and described.variable is not None and spoken is not None:
         command = _documented(command, described, spoken, str(arguments["served_model_name"]))
     return Prepared(model, engine, command)
@@ -146,7 +143,7 @@ def _engine(request: Request, task: str, model: Model) -> Engine:
         backend=request.backend,
         device=request.device,
     )
-    place = Place(payload.prefix, payload.python or _interpreter(), payload.device_environment)
+    place = Place(payload.root, payload.python or _interpreter(), payload.device_environment)
     serve = payload.launch["serve"]
     return Engine(payload.backend, payload.device, payload.version, serve, place, payload)
 
@@ -172,7 +169,7 @@ def _external(described: EngineFile, request: Request, model: Model) -> Engine:
     flags_of = {
         name: rules[name].flags[0] for name in _ALWAYS if name in rules and rules[name].flags
     }
-    launch = replace(launch, arguments=flags_of)
+    launch = changed(launch, arguments=flags_of)
     place = Place(None, _interpreter())
     return Engine(described.name, request.device or "any", "external", launch, place, None)
 
@@ -218,17 +215,20 @@ def _visible(request: Request, engine: Engine) -> dict[str, str]:
         raise LaunchError(
             f"{engine.title} has no way to choose chips", where="--devices", slug="no-devices"
         )
-    from uniscale import chips, run
+    from uniscale import chips
+    from uniscale.talk import note
 
     value, remark = chips.chosen(request.devices, engine.device)
     which, parts = request.share
     if remark and which == 0:
-        run.note(remark)
+        note(remark)
     return {visible: chips.shared(value, which, parts, each=_chips_of_one(request))}
 
 
 def _chips_of_one(request: Request) -> int:
     """How many chips one engine spans, as its common arguments say; 1 when they say nothing."""
+    import math
+
     told = (request.arguments.get(f"{kind}_parallel_size") for kind in _PARALLEL)
     return math.prod(int(text) for size in told if (text := str(size)).isdecimal())
 
@@ -243,7 +243,7 @@ def _documented(
     text = json.dumps(filled(described.document, spoken.document), ensure_ascii=False, indent=2)
     # The model stands in the document; a positional one would be a word too many.
     argv = command.argv[:1] if len(command.argv) == 2 else command.argv
-    return replace(
+    return changed(
         command,
         argv=argv,
         document=text + "\n",

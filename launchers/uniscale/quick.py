@@ -1,15 +1,20 @@
 """The words of ``uniscale serve``, read without typer: the short way to exec.
 
-Importing typer and building its commands takes longer than everything else before exec. What is
+Importing typer and building its commands takes longer than everything else before exec. The rule
+on this way: modules import neither dataclasses (`uniscale.frozen` has records), typing, pathlib nor
+what imports them; tests/launch/test_exec_path.py lists the modules. What is
 not plainly one of the options below (help, an abbreviation, a mistake) is left to typer, which
 says it better; a test holds the two against each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 VALUES = {
     "--backend": "backend", "-b": "backend", "--device": "device", "-d": "device",

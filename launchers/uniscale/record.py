@@ -6,25 +6,29 @@ Every key is checked and every fault told at once; a payload that says nonsense 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar, cast
+import os
 
 from uniscale_build.errors import LaunchError
-from uniscale_build.ids import check_name, inside
+from uniscale_build.ids import check_name, leaves
 
 from uniscale.engines import Launch
+from uniscale.frozen import Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
 
 SCHEMA = 1
 FILE_NAME = "payload.json"
 _LARGEST = 4_000_000  # bytes; a real one has some kB
 _FORMATS = ("gguf", "hf")
-_T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Upstream:
+class Upstream(Frozen):
     """Where the backend comes from."""
 
     version: str
@@ -32,8 +36,7 @@ class Upstream:
     origin: str
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(Frozen):
     """What was tried before the wheel was published."""
 
     built: bool
@@ -41,11 +44,10 @@ class Verified:
     note: str
 
 
-@dataclass(frozen=True)
-class Payload:
+class Payload(Frozen):
     """A built backend in its prefix, as its own record describes it."""
 
-    prefix: Path
+    root: str  # its prefix, as text: see `prefix`
     backend: str
     device: str
     aliases: tuple[str, ...]  # other names of the device
@@ -60,6 +62,13 @@ class Payload:
     visible: str | None  # variable that limits which chips a process sees
     verified: Verified
     python: str | None = None  # interpreter of an environment of its own; None: the running one
+
+    @property
+    def prefix(self) -> Path:
+        """The folder that it lives in."""
+        from pathlib import Path  # not on the way to exec: it takes 7 ms
+
+        return Path(self.root)
 
     @property
     def title(self) -> str:
@@ -105,7 +114,7 @@ class _Reader:
     def _typed(self, found: object, path: str, kind: type[_T], default: _T | None) -> _T:
         if found is None and default is not None:
             return default
-        if not isinstance(found, kind) or (kind is str and _unfit(cast(str, found))):
+        if not isinstance(found, kind) or (isinstance(found, str) and _unfit(found)):
             fault = "is missing" if found is None else f"must be {_KINDS[kind]}, not {found!r:.60}"
             self.faults.append(f"{path} {fault}")
             return default if default is not None else kind()
@@ -120,13 +129,14 @@ def _unfit(text: str) -> bool:
     return not text.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in text)
 
 
-def read(prefix: Path) -> Payload:
-    """The payload in ``prefix``; raises `LaunchError` with every fault of its ``payload.json``."""
-    path = prefix / FILE_NAME
+def read(prefix: str) -> Payload:
+    """The payload in the folder ``prefix``; `LaunchError` with every fault of its record."""
+    path = os.path.join(prefix, FILE_NAME)
     try:
-        if path.stat().st_size > _LARGEST:
+        if os.stat(path).st_size > _LARGEST:
             raise _broken(path, [f"it is larger than {_LARGEST // 1_000_000} MB"])
-        root = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as stream:
+            root = json.load(stream)
     except OSError as error:
         raise _broken(path, [str(error.strerror)]) from error
     except UnicodeDecodeError as error:
@@ -140,7 +150,7 @@ def read(prefix: Path) -> Payload:
     if root.get("schema") != SCHEMA:
         raise LaunchError(
             f"the payload has schema {root.get('schema')!r}; this uniscale reads {SCHEMA}",
-            where=str(path),
+            where=path,
             hint="install the uniscale that came with the payload, or a newer one",
             slug="payload-schema",
         )
@@ -151,23 +161,23 @@ def read(prefix: Path) -> Payload:
     return payload
 
 
-def _broken(path: Path, faults: list[str]) -> LaunchError:
+def _broken(path: str, faults: list[str]) -> LaunchError:
     return LaunchError(
         f"the payload's record is broken: {'; '.join(faults)}",
-        where=str(path),
+        where=path,
         hint="install its wheel again: pip install --force-reinstall …",
         slug="broken-payload",
     )
 
 
-def _payload(reader: _Reader, prefix: Path) -> Payload:
+def _payload(reader: _Reader, prefix: str) -> Payload:
     tasks = reader.strings("tasks")
     names = [task for task in reader.get("launch", dict, {}) if isinstance(task, str)]
     layers = reader.get("layers", list, [])
-    if bool(prefix and ":" in str(prefix)):
+    if ":" in prefix:
         reader.faults.append(f"its folder cannot stand on PATH, its name has a colon: {prefix}")
     return Payload(
-        prefix=prefix,
+        root=prefix,
         backend=_name(reader, "backend"),
         device=_name(reader, "device"),
         aliases=reader.strings("device_environment.aliases", ()),
@@ -200,15 +210,12 @@ def _name(reader: _Reader, path: str) -> str:
         return text
 
 
-def _launch(reader: _Reader, at: str, prefix: Path) -> Launch:
+def _launch(reader: _Reader, at: str, prefix: str) -> Launch:
     argv = reader.strings(f"{at}.argv")
     if not argv or not argv[0]:
         reader.faults.append(f"{at}.argv must begin with a program")
-    elif "/" in argv[0]:
-        try:
-            inside(prefix, prefix / argv[0], what=f"{at}.argv", error=LaunchError)
-        except LaunchError as error:
-            reader.faults.append(error.what)
+    elif "/" in argv[0] and leaves(prefix, os.path.join(prefix, argv[0])):
+        reader.faults.append(f"{at}.argv leaves its folder")
     # Only a server must say what it takes; a trainer may start from nothing.
     formats = reader.strings(f"{at}.formats", None if at == "launch.serve" else ())
     for unknown in sorted(set(formats) - set(_FORMATS)):

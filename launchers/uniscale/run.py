@@ -1,4 +1,4 @@
-"""Processes: become the engine (serve), or keep one as a child for as long as it is needed.
+"""An engine as a child, for as long as it is needed.
 
 A child runs in its own process group, so that Ctrl-C reaches us first and stopping it reaches its
 workers too, and with a parent-death signal, so that not even ``kill -9`` of us leaves it behind.
@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LaunchError
 
 from uniscale.engines import Command
+from uniscale.handover import full, refused
 
 if TYPE_CHECKING:
     import subprocess
@@ -31,64 +31,6 @@ _DEATHS: dict[int, str] = {
     signal.SIGILL: "this CPU lacks an instruction that the payload was built with",
     signal.SIGKILL: "something killed it: often the kernel, when memory is short (see dmesg)",
 }
-
-
-def note(text: str) -> None:
-    """One line for people on standard error; that nobody reads it stops nothing."""
-    with suppress(OSError):
-        print(f"uniscale: {text}", file=sys.stderr, flush=True)
-
-
-def check_program(command: Command) -> None:
-    """Raise `LaunchError` unless the command's program is there and may be executed."""
-    program = command.argv[0]
-    # As exec itself looks: shutil.which would do, but takes longer than all of this.
-    folders = [""] if "/" in program else command.environment["PATH"].split(os.pathsep)
-    if any(_executable(os.path.join(folder, program)) for folder in folders):
-        return
-    if os.path.exists(program):
-        what, hint = "may not be executed", f"chmod +x {program}"
-    else:
-        what, hint = "is missing", "install the payload's wheel again"
-    raise LaunchError(
-        f"the engine's program {what}: {os.path.basename(program)}",
-        where=program,
-        hint=hint,
-        slug="no-program",
-    )
-
-
-def _executable(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
-
-
-def become(command: Command) -> NoReturn:
-    """Replace this process by the engine: no parent remains, signals and pid are the engine's own.
-
-    Raises `LaunchError` when the system refuses to start it.
-    """
-    sys.stdout.flush()
-    # Python ignores these two, and an ignored signal stays ignored across exec.
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(ignored, signal.SIG_DFL)
-    try:
-        os.execvpe(command.argv[0], command.argv, _full(command))
-    except OSError as error:
-        raise _refused(command, error) from error
-
-
-def _full(command: Command) -> dict[str, str]:
-    return {**os.environ, **command.environment}
-
-
-def _refused(command: Command, error: OSError) -> LaunchError:
-    hint = "is it built for another kind of machine, or is its interpreter missing?"
-    return LaunchError(
-        f"the system does not start the engine: {error.strerror}",
-        where=command.argv[0],
-        hint=hint if error.errno is not None else None,
-        slug="not-startable",
-    )
 
 
 @dataclass(frozen=True)
@@ -190,7 +132,7 @@ def spawn(command: Command, title: str, log: Path) -> Child:
         try:
             process = subprocess.Popen(
                 command.argv,
-                env=_full(command),
+                env=full(command),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -199,7 +141,7 @@ def spawn(command: Command, title: str, log: Path) -> Child:
             )
             return Child(title, process, log)
         except OSError as error:
-            raise _refused(command, error) from error
+            raise refused(command, error) from error
         except subprocess.SubprocessError as error:
             raise LaunchError(f"the engine cannot be started: {error}", slug="launch") from error
 

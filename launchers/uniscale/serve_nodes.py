@@ -24,8 +24,8 @@ def serve_nodes(
     Raises `SettingsError` for a plan of several engines, `LaunchError` for an engine that stays
     on one machine, and for machines that cannot be reached, refuse or fail.
     """
-    from uniscale import run
     from uniscale.prepare import prepare
+    from uniscale.talk import note
 
     if len(requests) > 1 or plan.gateway is not None:
         raise SettingsError(
@@ -37,7 +37,7 @@ def serve_nodes(
     prepared = prepare(requests[0], task="serve", host=plan.host, port=plan.port)
     found = commands(plan, prepared)
     for warning in (*prepared.command.warnings, *_warnings(plan)):
-        run.note(f"warning: {warning}")
+        note(f"warning: {warning}")
     if dry_run:
         if as_json:
             told = {**prepared.as_json(), "nodes": [one.as_json() for one in found]}
@@ -78,8 +78,9 @@ def _warnings(plan: ServePlan) -> list[str]:
 
 
 def _supervise(plan: ServePlan, prepared: Prepared, found: Sequence[Node]) -> int:
-    from uniscale import run, state
+    from uniscale import state
     from uniscale.cluster import Cluster
+    from uniscale.talk import note
 
     command, head = prepared.command, plan.nodes[0]
     if not command.port.isdigit() or "/" in command.host:
@@ -92,10 +93,10 @@ def _supervise(plan: ServePlan, prepared: Prepared, found: Sequence[Node]) -> in
         models=(command.served_name,),
         url=place + "/v1",
     )
-    run.note(f"starting {prepared.payload.title} on {names}; logs: uniscale logs -f {job.id}")
+    note(f"starting {prepared.payload.title} on {names}; logs: uniscale logs -f {job.id}")
 
     def ready() -> None:
-        run.note(f"ready: {command.served_name} at {place}/v1")
+        note(f"ready: {command.served_name} at {place}/v1")
 
     probe = ports.url(ports.reachable(command.host), command.port) + command.probe
     code = Cluster(job, found, probe=probe, together=True, on_ready=ready).run()

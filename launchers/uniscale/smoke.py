@@ -89,7 +89,7 @@ def _starts(payload: Payload) -> Trial:
     launch = payload.launch.get("test")
     if launch is None:
         return Trial(payload.title, "starts", "skipped", "its record names no test", 0.0)
-    place = Place(payload.prefix, payload.python or sys.executable, payload.device_environment)
+    place = Place(payload.root, payload.python or sys.executable, payload.device_environment)
     argv, added = engines.program(launch, place, os.environ)
     began = time.monotonic()
     try:

@@ -8,21 +8,25 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
 from uniscale_build.errors import LaunchError
 from uniscale_build.ids import slug
 
-VARIABLE = "UNISCALE_STATE"
+from uniscale import folders
+from uniscale.frozen import Frozen
+from uniscale.frozen import told as told_by
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import Any
+
 _FILE = "job.json"
 _KEPT = 10  # ended jobs whose logs stay
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(Frozen):
     """One process of a job; ``start`` is in clock ticks since boot (proc(5), field 22)."""
 
     title: str
@@ -39,12 +43,11 @@ class Process:
         return self.pid > 0 and started(self.pid) == self.start
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(Frozen):
     """What one ``uniscale serve`` runs; ``pid`` is the supervisor's, or the lone engine's."""
 
     id: str
-    folder: Path
+    root: str  # its folder, as text: see `folder`
     pid: int
     start: int
     boot: str
@@ -52,7 +55,14 @@ class Job:
     models: tuple[str, ...]
     url: str  # of the API; of a training, its folder
     created: float  # seconds since the epoch
-    processes: tuple[Process, ...] = field(default=())
+    processes: tuple[Process, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its record and its logs."""
+        from pathlib import Path  # not on the way to exec: it takes 7 ms
+
+        return Path(self.root)
 
     @property
     def alive(self) -> bool:
@@ -61,16 +71,19 @@ class Job:
 
     def save(self) -> None:
         """Write the record, whole or not at all."""
-        told = {**asdict(self), "folder": None}
-        write(self.folder / _FILE, json.dumps(told))
+        told = told_by(self)
+        del told["root"]
+        told["processes"] = [told_by(one) for one in self.processes]
+        write(os.path.join(self.root, _FILE), json.dumps(told))
 
 
-def write(path: Path, text: str) -> None:
+def write(path: str | Path, text: str) -> None:
     """``text`` at ``path`` for this user alone; a reader sees the old or the new, never half."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, f".{name}.{os.getpid()}")
     with open(part, "w", encoding="utf-8", opener=_private) as stream:
         stream.write(text)
-    part.replace(path)
+    os.replace(part, path)
 
 
 def _private(name: str, mode: int) -> int:
@@ -80,7 +93,7 @@ def _private(name: str, mode: int) -> int:
 def started(pid: int) -> int | None:
     """When ``pid`` started, in clock ticks since boot; None when it is gone or a zombie."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        text = _read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()
@@ -90,37 +103,33 @@ def started(pid: int) -> int | None:
 def boot() -> str:
     """An id of this boot of the machine: pids and start times mean nothing in another one."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return _read("/proc/sys/kernel/random/boot_id").strip()
     except OSError:  # some sandboxes hide it; the start times still tell processes apart
         return "unknown"
 
 
-def root() -> Path:
-    """The folder of all jobs: ``UNISCALE_STATE``, or uniscale/jobs under ``XDG_STATE_HOME``."""
-    told = os.environ.get(VARIABLE)
-    if told:
-        return Path(os.path.abspath(told))
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(home) / "uniscale" / "jobs"
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return stream.read()
 
 
 def create(name: str, *, kind: str, models: tuple[str, ...], url: str) -> Job:
     """A new job of this process, in a folder of its own; `LaunchError` when there is no place."""
     stem = slug("".join(c for c in name if c.isascii() and (c.isalnum() or c in "-_."))) or "job"
-    base = root()
+    base = folders.jobs()
     try:
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _forget(base)
+        os.makedirs(base, exist_ok=True, mode=0o700)
+        _forget()
         for number in range(1, 10_000):
             identity = stem[:60] if number == 1 else f"{stem[:60]}-{number}"
             try:
-                (base / identity).mkdir(mode=0o700)
+                os.mkdir(os.path.join(base, identity), mode=0o700)
             except FileExistsError:
                 continue
             break
         job = Job(
             id=identity,
-            folder=base / identity,
+            root=os.path.join(base, identity),
             pid=os.getpid(),
             start=started(os.getpid()) or 0,
             boot=boot(),
@@ -134,7 +143,7 @@ def create(name: str, *, kind: str, models: tuple[str, ...], url: str) -> Job:
         raise LaunchError(
             f"there is no place to note what runs: {error.strerror}",
             where=str(error.filename or base),
-            hint=f"point {VARIABLE} to a folder that you may write to",
+            hint=f"point {folders.STATE} to a folder that you may write to",
             slug="no-state",
         ) from error
     return job
@@ -142,31 +151,38 @@ def create(name: str, *, kind: str, models: tuple[str, ...], url: str) -> Job:
 
 def jobs() -> list[Job]:
     """All recorded jobs, the oldest first; folders without a readable record are left out."""
-    found = [job for folder in _folders(root()) if (job := _read(folder)) is not None]
+    found = [job for folder in _folders(folders.jobs()) if (job := _recorded(folder)) is not None]
     return sorted(found, key=lambda job: (job.created, job.id))
 
 
-def _folders(base: Path) -> Iterator[Path]:
+def _folders(base: str) -> Iterator[str]:
     try:
-        yield from sorted(entry for entry in base.iterdir() if entry.is_dir())
+        with os.scandir(base) as entries:
+            yield from sorted(entry.path for entry in entries if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return
 
 
-def _read(folder: Path) -> Job | None:
+def _recorded(folder: str) -> Job | None:
     try:
-        told: Mapping[str, Any] = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        with open(os.path.join(folder, _FILE), encoding="utf-8") as stream:
+            told: Mapping[str, Any] = json.load(stream)
         processes = tuple(Process(**one) for one in told["processes"])
         models = tuple(told["models"])
-        return Job(**{**told, "folder": folder, "models": models, "processes": processes})
+        return Job(**{**told, "root": folder, "models": models, "processes": processes})
     except (OSError, ValueError, TypeError, KeyError):
         return None  # being made at this moment, or not ours
 
 
-def _forget(base: Path) -> None:
+def _forget() -> None:
     """Remove the oldest ended jobs, so that logs do not pile up."""
     ended = [job for job in jobs() if not job.alive]
     for job in ended[: max(len(ended) - _KEPT, 0)]:
-        import shutil  # it loads three compression libraries: not on the way to exec
-
-        shutil.rmtree(job.folder, ignore_errors=True)
+        # shutil would do, but loads three compression libraries first.
+        for folder, _, files in os.walk(job.root, topdown=False):
+            try:
+                for name in files:
+                    os.unlink(os.path.join(folder, name))
+                os.rmdir(folder)
+            except OSError:
+                break  # somebody else removes it too

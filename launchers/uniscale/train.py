@@ -12,11 +12,13 @@ from typing import Any
 
 from uniscale_build.errors import LaunchError, SettingsError, UniscaleError, raise_all
 
-from uniscale import pretraining, run, trainer_fields, trainjob
+from uniscale import pretraining, trainer_fields, trainjob
 from uniscale.engines import Command
+from uniscale.frozen import changed
 from uniscale.hostfile import Host
 from uniscale.methods import named
 from uniscale.record import Payload
+from uniscale.talk import note
 from uniscale.trainjob import COLLECTIVE, TrainJob
 from uniscale.trainplan import TrainPlan
 from uniscale.trainrun import supervise, tell
@@ -43,7 +45,7 @@ def train_plan(plan: TrainPlan, *, resume: bool, dry_run: bool, as_json: bool) -
     `LaunchError` when the training fails.
     """
     for warning in plan.warnings:
-        run.note(f"warning: {warning}")
+        note(f"warning: {warning}")
     ready = prepare(plan)
     if dry_run:
         return _print(ready, as_json)
@@ -78,14 +80,14 @@ def resume_job(folder: Path, *, dry_run: bool, as_json: bool) -> int:
 
 def _again(job: TrainJob, command: Command, *, as_json: bool) -> int:
     if job.progress().get("phase") == "done":
-        run.note(f"it is done already; in {job.folder}")
+        note(f"it is done already; in {job.folder}")
         return tell(job, as_json=as_json)
     last = trainjob.rewind(job)
     if last is not None:
-        run.note(f"going on from {last.name}")
-        command = replace(command, argv=(*command.argv, str(last)))
+        note(f"going on from {last.name}")
+        command = changed(command, argv=(*command.argv, str(last)))
     else:
-        run.note("there is no checkpoint yet: it begins again")
+        note("there is no checkpoint yet: it begins again")
     return supervise(job, command, as_json=as_json)
 
 
@@ -216,7 +218,7 @@ def _command(plan: TrainPlan, job: TrainJob) -> Command:
     folder = os.path.abspath(job.folder)
     environment = dict(plan.environment)
     environment["UNISCALE_JOB"] = folder
-    prefix: Path | None = None
+    prefix: str | None = None
     python = sys.executable
     if plan.kind == "script":
         target = [
@@ -230,7 +232,7 @@ def _command(plan: TrainPlan, job: TrainJob) -> Command:
         target = ["-m", f"uniscale.workers.{worker}", folder]
     if plan.backend is not None:
         payload = _payload(plan)
-        prefix, python = payload.prefix, payload.python or python
+        prefix, python = payload.root, payload.python or python
         environment = {**payload.device_environment, **environment}
         plan = replace(plan, device=payload.device)
     environment = {**_collective(plan), **_visible(plan), **environment}
@@ -239,7 +241,7 @@ def _command(plan: TrainPlan, job: TrainJob) -> Command:
         environment["PYTHONSAFEPATH"] = "1"
         environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     old = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    path = [*([str(prefix)] if prefix else []), *our_sources(), *old]
+    path = [*([prefix] if prefix else []), *our_sources(), *old]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, path)))
     if plan.processes != "gpu" and (not plan.processes.isdigit() or int(plan.processes) < 1):
         raise SettingsError(
@@ -266,7 +268,7 @@ def _visible(plan: TrainPlan) -> dict[str, str]:
         )
     value, remark = chips.chosen(plan.devices, device.name)
     if remark:
-        run.note(remark)
+        note(remark)
     return {device.visible: value}
 
 

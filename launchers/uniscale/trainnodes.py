@@ -13,12 +13,13 @@ from typing import Any
 
 from uniscale_build.errors import UniscaleError
 
-from uniscale import nodes, run, state
+from uniscale import nodes, state
 from uniscale.cluster import Cluster
 from uniscale.engines import Command
 from uniscale.hostfile import Host
 from uniscale.meter import Meter
 from uniscale.nodes import Node
+from uniscale.talk import note
 from uniscale.trainjob import TrainJob
 
 _COUNT = "--nproc-per-node"
@@ -60,7 +61,7 @@ def supervise(
     record = state.create(name, kind="train", models=(name,), url=os.path.abspath(job.folder))
     found = commands(told, command)
     machines = ", ".join(node.host.name for node in found)
-    run.note(f"training {name} on {machines}; logs: uniscale logs -f {record.id}")
+    note(f"training {name} on {machines}; logs: uniscale logs -f {record.id}")
     plotted = time.monotonic()
     with Meter() as meter, job.log.open("ab", buffering=0) as log:
 

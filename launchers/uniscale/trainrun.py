@@ -7,16 +7,17 @@ import os
 import re
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from uniscale_build.errors import LaunchError, UniscaleError, raise_all
 
 from uniscale import run, state
 from uniscale.engines import Command
+from uniscale.frozen import changed
 from uniscale.meter import Meter, duration
 from uniscale.methods import METHODS
 from uniscale.pretraining import BYTES
+from uniscale.talk import note
 from uniscale.trainjob import TrainJob
 
 _GLANCE = 0.2  # seconds between two looks at a job that trains
@@ -32,7 +33,7 @@ def supervise(job: TrainJob, command: Command, *, as_json: bool) -> int:
     folder = os.path.abspath(job.folder)
     name = str(job.told()["name"])
     record = state.create(name, kind="train", models=(name,), url=folder)
-    run.note(f"training {name} in {job.folder}; log: uniscale logs -f {record.id}")
+    note(f"training {name} in {job.folder}; log: uniscale logs -f {record.id}")
     script = job.told().get("script") is not None
     with run.ending_signals():
         child = run.spawn(command, name, job.log)
@@ -40,7 +41,7 @@ def supervise(job: TrainJob, command: Command, *, as_json: bool) -> int:
         process = state.Process(
             "train", child.process.pid, start, 0, "training", 0, str(job.log.absolute())
         )
-        replace(record, processes=(process,)).save()
+        changed(record, processes=(process,)).save()
         try:
             code = _watch(job, child, script)
         except BaseException:
@@ -178,7 +179,7 @@ def tell(job: TrainJob, *, as_json: bool) -> int:
         summary.append(f"{facts['steps']} steps in {duration(float(facts.get('seconds') or 0))}")
     if losses:
         summary.append(f"loss {losses[0]:.4g} → {losses[-1]:.4g}")
-    run.note(", ".join(summary))
+    note(", ".join(summary))
     if serve:
-        run.note(f"serve it: {' && '.join(serve)}")
+        note(f"serve it: {' && '.join(serve)}")
     return 0

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from uniscale import cluster, hostfile, jobs, nodes, ssh, state
+from uniscale import cluster, folders, hostfile, jobs, nodes, ssh, state
 from uniscale.hostfile import Host
 from uniscale.nodes import Node
 from uniscale_build.errors import UniscaleError
@@ -149,7 +149,7 @@ def test_stop_clears_up_after_a_launcher_and_an_agent_that_were_killed(
     supervised: tuple[int, list[int]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     pid, children = supervised
-    record = json.loads((state.root() / "apart" / nodes.RECORD).read_text())
+    record = json.loads((Path(folders.jobs()) / "apart" / nodes.RECORD).read_text())
     assert sorted(one["pid"] for one in record["nodes"]) == sorted(children)
     # Something of the job that neither launcher nor agent knows any longer.
     left = subprocess.Popen(
@@ -165,7 +165,7 @@ def test_stop_clears_up_after_a_launcher_and_an_agent_that_were_killed(
         assert jobs.stop(["apart"], everything=False) == 0
         assert left.wait() == -signal.SIGKILL
         assert other.poll() is None, "a stranger was ended"
-        assert not (state.root() / "apart" / nodes.RECORD).exists()
+        assert not (Path(folders.jobs()) / "apart" / nodes.RECORD).exists()
         with pytest.raises(UniscaleError, match="there is no job"):
             jobs.stop(["apart"], everything=False)
     finally:

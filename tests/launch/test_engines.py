@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 from uniscale.engines import Command, Launch, Place, command
+from uniscale.frozen import changed
 
 LAUNCH = Launch(
     argv=("bin/llama-server",),
@@ -15,7 +13,7 @@ LAUNCH = Launch(
     formats=("gguf",),
     probe="/health",
 )
-PLACE = Place(Path("/p"), python="/usr/bin/python3")
+PLACE = Place("/p", python="/usr/bin/python3")
 ARGUMENTS = {"host": "127.0.0.1", "port": 8080, "served_model_name": "demo"}
 
 
@@ -29,7 +27,7 @@ def make(
     return command(
         launch,
         place,
-        model=Path("/m.gguf"),
+        model="/m.gguf",
         arguments={**ARGUMENTS, **arguments},
         raw=raw,
         environ={"PATH": "/bin"} if environ is None else environ,
@@ -59,21 +57,21 @@ def test_arguments_that_the_engine_lacks_and_none_are_left_out() -> None:
 
 
 def test_a_positional_model_stands_behind_the_head() -> None:
-    made = make(replace(LAUNCH, argv=("python", "-m", "vllm", "serve"), model=""))
+    made = make(changed(LAUNCH, argv=("python", "-m", "vllm", "serve"), model=""))
     assert made.argv[:5] == ("/usr/bin/python3", "-m", "vllm", "serve", "/m.gguf")
 
 
 def test_a_bare_program_is_left_to_path() -> None:
-    assert make(replace(LAUNCH, argv=("trtllm-serve", "serve"))).argv[0] == "trtllm-serve"
+    assert make(changed(LAUNCH, argv=("trtllm-serve", "serve"))).argv[0] == "trtllm-serve"
 
 
 def test_without_a_flag_for_the_name_the_engine_calls_the_model_by_its_path() -> None:
-    launch = replace(LAUNCH, arguments={"host": "--host", "port": "--port"})
+    launch = changed(LAUNCH, arguments={"host": "--host", "port": "--port"})
     assert make(launch).served_name == "/m.gguf"
 
 
 def test_the_environment_puts_the_prefix_first() -> None:
-    place = replace(PLACE, device_environment={"CHIP": "1", "MINE": "theirs"})
+    place = changed(PLACE, device_environment={"CHIP": "1", "MINE": "theirs"})
     environ = {"PATH": "/bin", "PYTHONPATH": "/old:", "MINE": "own"}
     assert make(place=place, environ=environ).environment == {
         "CHIP": "1",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import client, gateway, ports, state
+from uniscale import client, folders, gateway, ports, state
 from uniscale import fleet as fleet_
 from uniscale.engines import Command
 
@@ -54,13 +54,13 @@ def fleet(
 def ready(bench: Bench) -> state.Job | None:
     """The one job, when every process of it is ready."""
     folder = bench.root / "state"
-    os.environ[state.VARIABLE], old = str(folder), os.environ.get(state.VARIABLE)
+    os.environ[folders.STATE], old = str(folder), os.environ.get(folders.STATE)
     try:
         found = [job for job in state.jobs() if job.alive]
     finally:
-        os.environ.pop(state.VARIABLE)
+        os.environ.pop(folders.STATE)
         if old is not None:
-            os.environ[state.VARIABLE] = old
+            os.environ[folders.STATE] = old
     steady = [
         job for job in found if job.processes and all(p.state == "ready" for p in job.processes)
     ]
@@ -189,7 +189,7 @@ def test_a_pid_that_became_somebody_elses_is_left_alone(bench: Bench) -> None:
         folder.mkdir(parents=True)
         start = (state.started(stranger.pid) or 0) - 1
         job = state.Job(
-            "old", folder, stranger.pid, start, state.boot(), "engine", ("m",), "u", 0.0
+            "old", str(folder), stranger.pid, start, state.boot(), "engine", ("m",), "u", 0.0
         )
         job.save()
         assert listed(bench) == []

@@ -52,7 +52,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def model() -> str:
     """The demo model, or the one that ``UNISCALE_TEST_MODEL`` names."""
     named = os.environ.get("UNISCALE_TEST_MODEL")
-    if named is None and not (models.SHIPPED / "demo" / "model.gguf").is_file():
+    if named is None and not (Path(models.SHIPPED) / "demo" / "model.gguf").is_file():
         pytest.skip("the demo model is not there, and UNISCALE_TEST_MODEL names none")
     return named or "demo"
 
@@ -197,7 +197,7 @@ def test_no_request_fails_while_engines_are_killed(environ: dict[str, str], mode
 def test_a_mixed_fleet_loses_vllm_and_no_request(environ: dict[str, str], tmp_path: Path) -> None:
     if "vllm (cpu)" not in [one.title for one in payloads.find().payloads]:
         pytest.skip("no vllm (cpu) payload is installed")
-    if not (models.SHIPPED / "demo").is_dir():
+    if not (Path(models.SHIPPED) / "demo").is_dir():
         pytest.skip("the demo model is not there")
     small = {"max_model_len": 128, "enforce_eager": True}
     told = [

@@ -22,7 +22,7 @@ def refused(word: str | Path) -> LaunchError:
 def test_a_gguf_file(tmp_path: Path, name: str) -> None:
     path = lay_gguf(tmp_path / name)
     model = models.resolve(str(path))
-    assert model.formats == {"gguf": path}
+    assert model.formats == {"gguf": str(path)}
     assert model.name == name.removesuffix(".gguf")
     assert model.generation == models.Generation()
 
@@ -32,7 +32,7 @@ def test_relative_and_home_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert models.resolve("m.gguf") == models.resolve("./m.gguf") == models.resolve("~/m.gguf")
-    assert models.resolve("m.gguf").formats["gguf"] == path
+    assert models.resolve("m.gguf").formats["gguf"] == str(path)
 
 
 def test_a_name_is_never_a_flag(tmp_path: Path) -> None:
@@ -45,13 +45,13 @@ def test_folders(tmp_path: Path) -> None:
     gguf = lay_gguf(both / "m.gguf")
     lay_gguf(both / "mmproj-m.gguf")
     (both / "config.json").write_text("{}")
-    assert models.resolve(str(both)).formats == {"gguf": gguf, "hf": both}
+    assert models.resolve(str(both)).formats == {"gguf": str(gguf), "hf": str(both)}
     assert models.resolve(f"{both}/").name == "both"
 
 
 def test_a_split_model_is_given_by_its_first_part_or_folder(tmp_path: Path) -> None:
     parts = [lay_gguf(tmp_path / "s" / f"big-0000{n}-of-00003.gguf") for n in (1, 2, 3)]
-    assert models.resolve(str(tmp_path / "s")).formats == {"gguf": parts[0]}
+    assert models.resolve(str(tmp_path / "s")).formats == {"gguf": str(parts[0])}
     assert models.resolve(str(parts[0])).name == "big"
     assert refused(parts[1]).slug == "not-first-part"
     parts[2].unlink()
@@ -111,18 +111,18 @@ def test_shipped_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     gguf = lay_gguf(demo / "model.gguf")
     (demo / "hf").mkdir()
     (demo / "hf" / "config.json").write_text("{}")
-    monkeypatch.setattr(models, "SHIPPED", tmp_path / "models")
+    monkeypatch.setattr(models, "SHIPPED", str(tmp_path / "models"))
     model = models.resolve("demo")
-    assert model.formats == {"gguf": gguf, "hf": demo / "hf"}
+    assert model.formats == {"gguf": str(gguf), "hf": str(demo / "hf")}
     assert model.name == "demo"
     assert model.generation.temperature == 0
     assert 'did you mean "demo"?' in str(refused("dmeo").hint)
     monkeypatch.chdir(tmp_path)
     lay_gguf(tmp_path / "demo")
-    assert models.resolve("demo").formats["gguf"] == gguf
-    assert models.resolve("./demo").formats["gguf"] == tmp_path / "demo"
+    assert models.resolve("demo").formats["gguf"] == str(gguf)
+    assert models.resolve("./demo").formats["gguf"] == str(tmp_path / "demo")
 
 
 def test_nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "SHIPPED", tmp_path / "models")
+    monkeypatch.setattr(models, "SHIPPED", str(tmp_path / "models"))
     assert refused("demo").slug == "no-model"

@@ -81,7 +81,7 @@ def told(plan: object) -> str:
         return "\0".join(told(one) for pair in plan.items() for one in pair)
     if isinstance(plan, (list, tuple)):
         return "\0".join(map(told, plan))
-    names = getattr(plan, "__dataclass_fields__", ())
+    names = vars(plan) if hasattr(plan, "__dict__") else ()
     return "\0".join(told(getattr(plan, name)) for name in names)
 
 

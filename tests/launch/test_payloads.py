@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import payloads
+from uniscale import folders, payloads
 from uniscale.record import Payload
 from uniscale_build.errors import LaunchError, SettingsError, UniscaleError
 
@@ -20,7 +20,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only entry of sys.path, and the payload folder in it."""
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
     monkeypatch.delenv(payloads.VARIABLE, raising=False)
-    return tmp_path / "site" / payloads.NAMESPACE
+    return tmp_path / "site" / folders.PAYLOADS
 
 
 def titles(found: payloads.Found) -> list[str]:
@@ -36,7 +36,7 @@ def test_none(here: Path) -> None:
 def test_a_namespace_over_several_entries(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = here.parents[1] / "other"
     lay_payload(here, record("vllm"))
-    lay_payload(other / payloads.NAMESPACE)
+    lay_payload(other / folders.PAYLOADS)
     # sys.path also holds zip files, missing folders, and the same folder under other names.
     (other / "x.zip").write_bytes(b"")
     (other / "link").symlink_to(other)

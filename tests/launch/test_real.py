@@ -25,9 +25,9 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     found = [one.title for one in payloads.find().payloads]
     if "llama.cpp (cpu)" not in found:
         pytest.skip("no llama.cpp (cpu) payload is installed: pip install . with backend=llama.cpp")
-    if not (models.SHIPPED / "demo" / "model.gguf").is_file():
+    if not (Path(models.SHIPPED) / "demo" / "model.gguf").is_file():
         pytest.skip("the demo model is not there")
-    sources = [models.SHIPPED.parents[1], Path(build_file).parents[1]]
+    sources = [Path(models.SHIPPED).parents[1], Path(build_file).parents[1]]
     old = os.environ.get("PYTHONPATH", "")
     path = os.pathsep.join([*map(str, sources), *filter(None, [old])])
     return {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path_factory.mktemp("logs"))}
@@ -114,7 +114,7 @@ def test_what_llama_server_refuses_is_told(environ: dict[str, str]) -> None:
 
 def test_a_gguf_without_content(environ: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "空 model.gguf"
-    whole = (models.SHIPPED / "demo" / "model.gguf").read_bytes()
+    whole = (Path(models.SHIPPED) / "demo" / "model.gguf").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     err = run(environ, "infer", str(path), "x").refused("engine-died")
     assert "failed to load" in err

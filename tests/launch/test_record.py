@@ -26,7 +26,7 @@ def test_a_whole_record(tmp_path: Path) -> None:
         verified={"built": ["Debian 12"], "ran": [], "not_run": "no chip here"},
     )
     told["launch"]["serve"]["flags"] = ["--port", "-m"]
-    payload = record.read(helpers.lay_payload(tmp_path, told))
+    payload = record.read(str(helpers.lay_payload(tmp_path, told)))
     assert payload.title == "llama.cpp (cpu)"
     assert payload.layers == ("a", "b")
     assert payload.upstream.commit == helpers.COMMIT
@@ -73,7 +73,7 @@ def test_what_the_build_writes_is_what_we_read(tmp_path: Path) -> None:
         aliases=["musa"],
         nodes=["/dev/mtgpu.*"],
     )
-    payload = record.read(helpers.lay_payload(tmp_path, told))
+    payload = record.read(str(helpers.lay_payload(tmp_path, told)))
     assert payload.title == "llama.cpp (MUSA_S5000)"
     assert payload.version == "0.5.0.dev1"
     assert payload.upstream == record.Upstream("0.5.0.dev1", "c" * 40, "https://example.org/up.git")
@@ -86,7 +86,7 @@ def test_what_the_build_writes_is_what_we_read(tmp_path: Path) -> None:
 
 def test_little_is_needed(tmp_path: Path) -> None:
     told = {"schema": 1, "backend": "b", "device": "cpu", "version": "1", "tasks": []}
-    payload = record.read(helpers.lay_payload(tmp_path, told))
+    payload = record.read(str(helpers.lay_payload(tmp_path, told)))
     assert payload.launch == {} and payload.layers == () and payload.visible is None
 
 
@@ -107,14 +107,14 @@ def test_little_is_needed(tmp_path: Path) -> None:
 def test_no_record(tmp_path: Path, content: bytes, told: str) -> None:
     prefix = helpers.lay_payload(tmp_path, content)
     with pytest.raises(LaunchError) as caught:
-        record.read(prefix)
+        record.read(str(prefix))
     assert told in caught.value.what
     assert caught.value.where == str(prefix / "payload.json")
 
 
 def test_trainers_need_no_formats(tmp_path: Path) -> None:
     told = helpers.record(launch={"train": {"argv": ["python", "-m", "trainer"]}})
-    train = record.read(helpers.lay_payload(tmp_path, told)).launch["train"]
+    train = record.read(str(helpers.lay_payload(tmp_path, told))).launch["train"]
     assert train.argv == ("python", "-m", "trainer") and train.formats == ()
 
 
@@ -157,7 +157,7 @@ def test_each_fault_is_named(tmp_path: Path, path: str, value: Any, fault: str) 
     prefix.mkdir()
     (prefix / "payload.json").write_text(json.dumps(told))
     with pytest.raises(LaunchError) as caught:
-        record.read(prefix)
+        record.read(str(prefix))
     assert fault in caught.value.what
 
 
@@ -165,7 +165,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     told = helpers.record(version=None, tasks=None)
     told["launch"]["serve"]["formats"] = None
     with pytest.raises(LaunchError) as caught:
-        record.read(helpers.lay_payload(tmp_path, told))
+        record.read(str(helpers.lay_payload(tmp_path, told)))
     for fault in ("version is missing", "tasks is missing", "launch.serve.formats is missing"):
         assert fault in caught.value.what
 
@@ -173,4 +173,4 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
 def test_a_prefix_that_cannot_stand_on_path(tmp_path: Path) -> None:
     prefix = helpers.lay_payload(tmp_path / "a:b")
     with pytest.raises(LaunchError, match="has a colon"):
-        record.read(prefix)
+        record.read(str(prefix))

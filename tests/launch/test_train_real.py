@@ -38,7 +38,7 @@ class Lab:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        sources = [models.SHIPPED.parents[1], Path(build_file).parents[1]]
+        sources = [Path(models.SHIPPED).parents[1], Path(build_file).parents[1]]
         path = [*map(str, sources), os.environ.get("PYTHONPATH", "")]
         self.environ = {
             **os.environ,
@@ -130,7 +130,7 @@ def test_every_method_learns_and_merges(lab: Lab, method: str) -> None:
     assert job.gguf.read_bytes()[:4] == b"GGUF"
     if method == "full":
         return
-    base = models.SHIPPED / "demo" / "hf"
+    base = Path(models.SHIPPED) / "demo" / "hf"
     argv = [sys.executable, "-c", COMPARE, str(base), str(job.adapter), str(job.weights)]
     done = subprocess.run(argv, env=lab.environ, capture_output=True, text=True, check=True)
     learned, lost = map(float, done.stdout.split())
@@ -232,9 +232,9 @@ def test_the_exporter_writes_what_the_demos_own_recipe_does(lab: Lab) -> None:
     from tests.gguf_file import read_gguf
 
     out = lab.root / "model.gguf"
-    lab.run("export", models.SHIPPED / "demo" / "hf", "--out", out).ok()
+    lab.run("export", Path(models.SHIPPED) / "demo" / "hf", "--out", out).ok()
     ours, written = read_gguf(out)
-    theirs, shipped = read_gguf(models.SHIPPED / "demo" / "model.gguf")
+    theirs, shipped = read_gguf(Path(models.SHIPPED) / "demo" / "model.gguf")
     assert {k: v.content for k, v in written.items()} == {k: v.content for k, v in shipped.items()}
     described = ("general.", "tokenizer.ggml.unknown")
     for key, value in theirs.items():
@@ -242,14 +242,14 @@ def test_the_exporter_writes_what_the_demos_own_recipe_does(lab: Lab) -> None:
             assert ours[key] == value, key
     assert ours["general.sampling.top_k"] == 1
     for kind in ("f32", "bf16", "q8_0"):
-        lab.run("export", models.SHIPPED / "demo" / "hf", "--out", out, "--type", kind).ok()
+        lab.run("export", Path(models.SHIPPED) / "demo" / "hf", "--out", out, "--type", kind).ok()
 
 
 def test_models_that_gguf_cannot_hold(lab: Lab) -> None:
     import shutil
 
     folder = lab.root / "odd"
-    shutil.copytree(models.SHIPPED / "demo" / "hf", folder)
+    shutil.copytree(Path(models.SHIPPED) / "demo" / "hf", folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(
         json.dumps({**config, "architectures": ["MambaForCausalLM"]})
@@ -292,7 +292,7 @@ def test_llama_cpp_computes_what_transformers_do(lab: Lab, kind: str) -> None:
     if "llama.cpp (cpu)" not in [one.title for one in payloads.find().payloads]:
         pytest.skip("no llama.cpp (cpu) payload is installed: pip install . with backend=llama.cpp")
     folder = lab.root / "model"
-    tokenizer = models.SHIPPED / "demo" / "hf"
+    tokenizer = Path(models.SHIPPED) / "demo" / "hf"
     argv = [sys.executable, "-c", MAKE, kind, str(tokenizer), str(folder)]
     made = subprocess.run(argv, env=lab.environ, capture_output=True, text=True, check=True)
     wanted = json.loads(made.stdout.splitlines()[-1])
