@@ -16,6 +16,8 @@ _COUNT = re.compile(rb"^\[(\d+)/(\d+)\] ")
 _FIRST_ERROR = re.compile(
     rb"(?:: (?:fatal )?error[: ]|^CMake Error|^FAILED: |undefined reference|^ninja: error|^error:)"
 )
+# In what CMake quotes of a compiler that failed its test, the compiler's own words.
+_QUOTED = re.compile(rb"^ {4}(?:\w+ (?:fatal|error) *:|.*: (?:fatal )?error: )")
 # What compilers, linkers and Ninja themselves say when memory ends; a line of source that a warning
 # quotes ("  12 | …") is not theirs.
 _NO_MEMORY = re.compile(
@@ -108,6 +110,8 @@ def _failure(log: Path, code: int) -> CompileError | ToolchainError:
     lines = text.splitlines()
     first = next((n for n, line in enumerate(lines) if _FIRST_ERROR.search(line)), None)
     shown = lines[first : first + 4] if first is not None else lines[-4:]
+    if first is not None and lines[first].startswith(b"CMake Error"):
+        shown += [line for line in lines[first + 4 :] if _QUOTED.match(line)][:1]
     words = b"\n".join(shown).decode("utf-8", "replace")
     step = re.findall(rb"^uniscale-step: (\w+)", text, re.MULTILINE)
     where = step[-1].decode() if step else "build"
