@@ -166,8 +166,8 @@ def lay_out(root: Path, *, cuda: Path, cublas: Path | None = None, arch: str = "
         _library(blas, re.findall(r"\b(mublas[A-Z]\w+)\(", _MUBLAS))
     else:
         _link(blas, (cublas / "lib" / "libcublas.so").resolve())
-    header = (include / "cuda.h").read_text(errors="replace")
-    _library(root / "lib" / "libmusa.so", re.findall(r"\bCUresult CUDAAPI (cu\w+)\(", header))
+    declared = (include / "cuda.h").read_text(errors="replace")
+    _library(root / "lib" / "libmusa.so", re.findall(r"\bCUresult CUDAAPI (cu\w+)\(", declared))
     (root / "cmake" / "FindMUSAToolkit.cmake").write_text(_FIND, encoding="utf-8")
     return root
 
