@@ -42,6 +42,14 @@ def index(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every stored wheel again, and write all pages.")
     ] = False,
+    variants: Annotated[
+        bool,
+        typer.Option(
+            "--variants",
+            help="Write variants/ too: the wheels of one backend as wheel variants "
+            "(draft PEP 825, experimental). An index that has it keeps it.",
+        ),
+    ] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -59,6 +67,7 @@ def index(
         unyank=tuple(unyank or ()),
         drift=tuple(drift or ()),
         verify=verify,
+        variants=variants,
     )
     with reporter() as live:
         made = publish(out, request, live)

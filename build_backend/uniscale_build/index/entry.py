@@ -27,7 +27,7 @@ _PAYLOAD = re.compile(r"uniscale_payloads/([^/]+)/payload\.json")
 _SBOM = "sboms/uniscale.cdx.json"
 _PROVENANCE = "provenance.intoto.json"
 # Folders of an index that are no channel.
-RESERVED = ("all", "packages", "drift")
+RESERVED = ("all", "packages", "drift", "variants")
 
 
 @dataclass(frozen=True)
@@ -263,14 +263,19 @@ def _provenance(wheel: Wheel) -> bytes | None:
     if data is None:
         return None
     try:
-        statement = json.loads(data)
-        subject = {"name": wheel.path.name, "digest": {"sha256": wheel.sha256}}
-        statement["subject"] = [subject, *statement["subject"]]
+        return about_wheel(data, wheel.path.name, wheel.sha256)
     except (ValueError, KeyError, TypeError) as error:
         raise WheelError(
             f"its provenance cannot be read: {error}", where=str(wheel.path),
             hint="build the wheel again", slug="bad-provenance",
         ) from error  # fmt: skip
+
+
+def about_wheel(data: bytes, file: str, sha256: str) -> bytes:
+    """The provenance in a wheel, as it is published: the wheel itself is its first subject."""
+    statement = json.loads(data)
+    subject = {"name": file, "digest": {"sha256": sha256}}
+    statement["subject"] = [subject, *statement["subject"]]
     return (json.dumps(statement, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -12,7 +12,7 @@ from html import escape
 from uniscale_build.index.entry import Entry, stamp
 
 _API = {"api-version": "1.1"}
-_HEAD = (
+HEAD = (
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="pypi:repository-version" content="1.1">'
 )
@@ -23,7 +23,7 @@ def project_html(project: str, entries: Sequence[Entry], yanked: Mapping[str, st
     lines = [_anchor(entry, yanked.get(entry.file)) for entry in entries]
     title = escape(project)
     body = "\n".join(lines)
-    return f"{_HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
+    return f"{HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
 
 
 def _anchor(entry: Entry, reason: str | None) -> str:
@@ -78,7 +78,7 @@ def channel_html(channel: str, projects: Iterable[str]) -> str:
     """The page of a channel: its projects."""
     title = escape(channel)
     body = "\n".join(f'<a href="{name}/">{name}</a><br>' for name in projects)
-    return f"{_HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
+    return f"{HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
 
 
 def channel_json(projects: Iterable[str]) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniscale_build.errors import IndexSiteError, UniscaleError, did_you_mean, raise_all
-from uniscale_build.index import front, pages
+from uniscale_build.index import front, pages, variants
 from uniscale_build.index.entry import Entry
 from uniscale_build.index.site import Site, source_of, stat_of
 from uniscale_build.index.take import (
@@ -45,6 +45,7 @@ class Request:
     unyank: tuple[str, ...] = ()
     drift: tuple[Path, ...] = ()
     verify: bool = False  # read every stored wheel again
+    variants: bool = False  # write variants/ too; an index that has it keeps it in step
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ def publish(root: Path, request: Request, reporter: Reporter | None = None) -> P
     given = given_wheels(request.add)
     site = Site(root.absolute())
     with disk_errors(root, "point --out"), site.locked(reporter):
-        return _Run(site, request, given, reporter)()
+        made = _Run(site, request, given, reporter)()
+        if request.variants or variants.wanted(site):
+            made = replace(made, pages=made.pages + variants.write(site, reporter))
+        return made
 
 
 class _Run:

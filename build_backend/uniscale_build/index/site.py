@@ -21,7 +21,7 @@ from uniscale_build.progress import Reporter
 
 # Raise when what is read of a wheel, or how pages are written, changes.
 STATE = "uniscale index state 1"
-NO_CHANNEL = ("packages", "drift", ".uniscale")
+NO_CHANNEL = ("packages", "drift", "variants", ".uniscale")
 
 Stat = tuple[int, int, int]  # size, mtime in ns, inode
 Source = tuple[int, int, int, int]  # of a file elsewhere: its device too
@@ -57,6 +57,7 @@ class Site:
         self.incoming = self._own / "incoming"
         self._state = self._own / "state"
         self._dirty = self._own / "dirty"
+        self.variants = self._own / "variants.json"
 
     @contextlib.contextmanager
     def locked(self, reporter: Reporter) -> Iterator[None]:

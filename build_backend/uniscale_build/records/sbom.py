@@ -36,7 +36,7 @@ def sbom(
     document; ``prefixes``, by ``<backend>-<device>``, adds the distributions in each payload.
     The serial number is derived from the content: equal wheels have equal documents.
     """
-    root = f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{quote(version, safe='.-_~')}"
+    root = _purl(name, version)
     components = [_component(info, prefixes or {}) for info in payloads]
     when = datetime.datetime.fromtimestamp(epoch, datetime.timezone.utc)
     document: dict[str, Any] = {
@@ -66,6 +66,32 @@ def sbom(
             *({"ref": component["bom-ref"]} for component in components),
         ],
     }
+    return _serialised(document)
+
+
+def renamed(text: str, version: str) -> str:
+    """The bill ``text`` of a wheel, for the same wheel under another version.
+
+    `ValueError`, `KeyError` or `TypeError` for what is no bill of ours.
+    """
+    document = json.loads(text)
+    component = document["metadata"]["component"]
+    before, after = component["bom-ref"], _purl(component["name"], version)
+    component.update({"bom-ref": after, "purl": after, "version": version})
+    for one in document["dependencies"]:
+        if one["ref"] == before:
+            one["ref"] = after
+    document.pop("serialNumber", None)
+    return _serialised(document)
+
+
+def _purl(name: str, version: str) -> str:
+    """The package URL of a wheel of ours."""
+    return f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{quote(version, safe='.-_~')}"
+
+
+def _serialised(document: dict[str, Any]) -> str:
+    """The document's text, with a serial number that follows from what it says."""
     content = json.dumps(document, sort_keys=True, ensure_ascii=False).encode("utf-8")
     serial = uuid.UUID(bytes=hashlib.sha256(content).digest()[:16], version=5)
     document["serialNumber"] = f"urn:uuid:{serial}"

@@ -67,6 +67,23 @@ class Packed:
             yield data
 
 
+def packed_member(handle: int, info: zipfile.ZipInfo, sha256: str) -> Packed | None:
+    """The member ``info`` of the archive open at ``handle``, whose content has ``sha256``.
+
+    None when it is not where the archive's directory says.
+    """
+    head = os.pread(handle, 30, info.header_offset)
+    if len(head) != 30 or not head.startswith(b"PK\3\4"):
+        return None
+    name_length, extra_length = struct.unpack("<26x2H", head)
+    start = info.header_offset + 30 + name_length + extra_length
+    if start + info.compress_size > os.fstat(handle).st_size:
+        return None
+    return Packed(
+        sha256, info.CRC, info.file_size, info.compress_size, info.compress_type, handle, start
+    )
+
+
 class Previous:
     """An open wheel to copy from; close it, or use it in a ``with`` statement."""
 
@@ -149,13 +166,4 @@ class Previous:
         info = self._by_digest.get(sha256)
         if info is None or info.file_size != size:
             return None
-        head = os.pread(self.handle, 30, info.header_offset)
-        if len(head) != 30 or not head.startswith(b"PK\3\4"):
-            return None
-        name_length, extra_length = struct.unpack("<26x2H", head)
-        start = info.header_offset + 30 + name_length + extra_length
-        if start + info.compress_size > os.fstat(self.handle).st_size:
-            return None
-        return Packed(
-            sha256, info.CRC, size, info.compress_size, info.compress_type, self.handle, start
-        )
+        return packed_member(self.handle, info, sha256)
