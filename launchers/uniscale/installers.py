@@ -21,6 +21,8 @@ from pathlib import Path
 from uniscale_build.errors import LaunchError
 
 _TAIL = 12  # lines of the installer that an error repeats
+# By either of these the owner of a system's Python lets installers change it.
+_ALLOWED = ("PIP_BREAK_SYSTEM_PACKAGES", "UV_BREAK_SYSTEM_PACKAGES")
 # These would put the wheel where no payload is looked for, or show packages that are not there.
 _ELSEWHERE = ("PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "UV_TARGET", "UV_PREFIX")
 
@@ -108,8 +110,16 @@ def _runs(command: Sequence[str]) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what makes an installer look, or write, elsewhere."""
-    return {key: value for key, value in os.environ.items() if key not in _ELSEWHERE}
+    """Ours, without what makes an installer look, or write, elsewhere; pip and uv are allowed the
+    same."""
+    found = {key: value for key, value in os.environ.items() if key not in _ELSEWHERE}
+    return found | (dict.fromkeys(_ALLOWED, "1") if _owner_allows() else {})
+
+
+def _owner_allows() -> bool:
+    """True when the user says that a system's Python may be changed."""
+    off = ("", "0", "f", "false", "n", "no", "off")
+    return any(os.environ.get(key, "").lower() not in off for key in _ALLOWED)
 
 
 def check_writable() -> None:
@@ -119,7 +129,7 @@ def check_writable() -> None:
     """
     in_venv = sys.prefix != sys.base_prefix
     marker = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"
-    if not in_venv and marker.is_file() and not os.environ.get("PIP_BREAK_SYSTEM_PACKAGES"):
+    if not in_venv and marker.is_file() and not _owner_allows():
         raise LaunchError(
             "this Python belongs to the system, whose own tools install its packages (PEP 668)",
             where=str(marker),

@@ -12,8 +12,6 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from uniscale import installers
-from uniscale_build.errors import LaunchError
 from uniscale_build.recordfile import file_sha256
 
 from tests import wheels
@@ -210,15 +208,59 @@ def test_an_environment_that_cannot_be_written(place: Place) -> None:
     assert str(packages) in told and "--isolated" in told
 
 
-def test_a_python_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    monkeypatch.delenv("PIP_BREAK_SYSTEM_PACKAGES", raising=False)
-    installers.check_writable()
-    (tmp_path / "EXTERNALLY-MANAGED").touch()
-    with pytest.raises(LaunchError, match="PEP 668") as caught:
-        installers.check_writable()
-    assert caught.value.slug == "externally-managed"
+@pytest.fixture
+def system(place: Place, tmp_path: Path) -> Place:
+    """A place whose Python is no environment but the system's own (PEP 668)."""
+    base = tmp_path / "usr"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    library = base / "lib" / version
+    (library / "site-packages").mkdir(parents=True)
+    for path in Path(sysconfig.get_path("stdlib")).iterdir():
+        if path.name not in ("site-packages", "dist-packages", "EXTERNALLY-MANAGED"):
+            (library / path.name).symlink_to(path)
+    (library / "EXTERNALLY-MANAGED").write_text(
+        "[externally-managed]\nError=Ask the administrator of this machine.\n"
+    )
+    (base / "bin").mkdir()
+    # A copy: Python looks for its library beside the file that it is.
+    shutil.copy2(os.path.realpath(sys.executable), base / "bin" / version)
+    place.python = base / "bin" / version
+    told = subprocess.run(
+        [place.python, "-c", "import sys; print(sys.prefix == sys.base_prefix, sys.prefix)"],
+        capture_output=True, text=True, check=True, env=place.environ,
+    )  # fmt: skip
+    assert told.stdout.split() == ["True", str(base)]
+    return place
+
+
+def test_a_python_of_the_system(system: Place) -> None:
+    system.index.add()
+    told = system.fails("externally-managed", "llama.cpp")
+    assert "PEP 668" in told and "--isolated" in told and "EXTERNALLY-MANAGED" in told
+    assert not (system.root / ".local").exists()
+    # pip and uv say the same of it.
+    wheel = next(system.index.packages.glob("*.whl"))
+    for tool in (["pip", "--python", str(system.python), "install"],
+                 ["uv", "pip", "install", "--python", str(system.python)]):  # fmt: skip
+        ran = subprocess.run([sys.executable, "-m", *tool, "--no-deps", wheel], text=True,
+                             capture_output=True, check=False, env=system.environ)  # fmt: skip
+        assert ran.returncode != 0 and "Ask the administrator" in ran.stderr
+    system.install("llama.cpp", "--isolated")
+    assert len(system.environments()) == 1
+    assert "llama.cpp" in system.run("list").out
+    system.run("uninstall", "llama.cpp").ok()
+    assert not system.environments()
+
+
+def test_a_python_of_the_system_whose_owner_allows_it(system: Place) -> None:
+    system.index.add()
+    system.environ["PIP_BREAK_SYSTEM_PACKAGES"] = "0"
+    system.fails("externally-managed", "llama.cpp")
+    system.environ["PIP_BREAK_SYSTEM_PACKAGES"] = "1"  # and uv is the one that installs here
+    system.install("llama.cpp")
+    assert any("uniscale_llama_cpp" in name for name in system.packages())
+    system.run("uninstall", "llama.cpp").ok()
+    assert not any("uniscale_llama_cpp" in name for name in system.packages())
 
 
 @pytest.fixture
