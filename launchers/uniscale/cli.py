@@ -14,6 +14,7 @@ from uniscale_build.errors import SettingsError
 
 from uniscale import cli_train, cli_wheels
 from uniscale.cli_words import Action, Device, Json, Set, Verbose
+from uniscale.ports import LARGEST
 
 # click's base of all usage errors. Newer typers carry their own copy of click, so the class is
 # reached through the one subclass that typer exports.
@@ -135,7 +136,7 @@ def _serve(
         str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port to listen on. (default: 8080)")
+        int | None, typer.Option(min=1, max=LARGEST, help="Port to listen on. (default: 8080)")
     ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What the API calls the model.")

@@ -15,7 +15,7 @@ from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
 from uniscale.methods import METHODS
 from uniscale.pretraining import BYTES
 from uniscale.talk import note
-from uniscale.train import our_sources
+from uniscale.traincommand import our_sources
 from uniscale.trainjob import RECORD, TrainJob
 
 TYPES = ("f32", "f16", "bf16", "q8_0")  # as uniscale.workers.gguf_write has them

@@ -34,7 +34,7 @@ def examine(payload: Payload, device: Device | None, chips: Chips) -> list[Findi
     ``device`` is its device's manifest (None: this installation knows no such device).
     """
     told = json.loads((payload.prefix / FILE_NAME).read_text(encoding="utf-8"))
-    places = _places(payload)
+    places = search_path(payload)
     return [
         *_chips(payload, device, chips),
         *_machine(told),
@@ -46,7 +46,7 @@ def examine(payload: Payload, device: Device | None, chips: Chips) -> list[Findi
     ]
 
 
-def _places(payload: Payload) -> list[str]:
+def search_path(payload: Payload) -> list[str]:
     """Where the payload's process will find packages: its prefix, its own site, then ours.
 
     One in an environment of its own sees ours only where that was made to see the system's.

@@ -14,7 +14,7 @@ from typing import Any
 from uniscale_build.errors import UniscaleError, did_you_mean
 from uniscale_build.yamlfile import Fields, Value
 
-from uniscale import hostfile, spec
+from uniscale import hostfile, ports, spec
 from uniscale.hostfile import Host
 from uniscale.plans import ModelPlan, ServePlan
 
@@ -60,8 +60,8 @@ def serve_plan(fields: Fields, errors: list[UniscaleError]) -> ServePlan:
     models, address = _items(fields, environment, errors)
     fields.finish()
     port = deploy.maybe("port") or address.get("port")
-    if port is not None and not str(port).isdigit():
-        fields.fail(fields.value, f'"port" must be a whole number, not {port!r}')
+    if port is not None and ports.number(str(port)) is None:
+        fields.fail(fields.value, f'"port" must be a number {ports.RANGE}, not {str(port)!r}')
         port = None
     return ServePlan(
         models=tuple(models),
@@ -85,10 +85,13 @@ def hosts_of(runner: Fields, errors: list[UniscaleError]) -> tuple[Host, ...]:
     except UniscaleError as error:
         errors += error.findings()
         return ()
-    for key, text in (("nnodes", number), ("ssh_port", port)):
-        if text is not None and not (text.isascii() and text.isdigit()):
-            runner.fail(runner.value, f'"runner.{key}" must be a whole number, not {text!r}')
-            return ()
+    if number is not None and not (number.isascii() and number.isdigit()):
+        runner.fail(runner.value, f'"runner.nnodes" must be a whole number, not {number!r}')
+        return ()
+    if port is not None and ports.number(port) is None:
+        what = f'"runner.ssh_port" must be a number {ports.RANGE}, not {port!r}'
+        runner.fail(runner.value, what)
+        return ()
     wanted = int(number) if number else len(hosts)
     if not 1 <= wanted <= len(hosts):
         runner.fail(runner.value, f'"runner.nnodes" is {wanted}, and {name} names {len(hosts)}')
@@ -102,11 +105,11 @@ def master_port_of(runner: Fields) -> int | None:
     text = runner.maybe("master_port")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536):
-        what = f'"runner.master_port" must be a number from 1 to 65535, not {text!r}'
+    found = ports.number(text)
+    if found is None:
+        what = f'"runner.master_port" must be a number {ports.RANGE}, not {text!r}'
         runner.fail(runner.value, what)
-        return None
-    return int(text)
+    return found
 
 
 def special_of(experiment: Fields) -> dict[str, dict[str, str]]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from uniscale_build.errors import SettingsError, UniscaleError, did_you_mean, raise_all
 
+from uniscale import ports
+
 _MOST = 4096  # machines; a larger file is no hostfile
 _LARGEST = 1 << 20  # bytes
 _KEYS = ("slots", "type", "port", "user", "python")
@@ -111,7 +113,7 @@ def _host(words: Sequence[str], where: str, errors: list[UniscaleError]) -> Host
         slots=_number(told, "slots", 1024, where, errors),
         type=told.get("type"),
         user=told.get("user"),
-        port=_number(told, "port", 65535, where, errors),
+        port=_number(told, "port", ports.LARGEST, where, errors),
         python=told.get("python"),
     )
 

@@ -165,10 +165,10 @@ def choose(
     fitting = [one for one in able if set(one.launch["serve"].formats) & set(formats)]
     if not fitting:
         raise _wrong_format(able, formats, model)
-    preferred = _preferred(fitting)
-    if len(preferred) > 1:
-        raise _several(preferred, task, model)
-    return preferred[0]
+    best = preferred(fitting)
+    if len(best) > 1:
+        raise several(best, f"{task} {model}")
+    return best[0]
 
 
 def _doing(found: Found, task: str) -> list[Payload]:
@@ -214,7 +214,8 @@ def _present(payload: Payload) -> bool:
     return any(glob.glob(pattern) for pattern in payload.nodes)
 
 
-def _preferred(payloads: list[Payload]) -> list[Payload]:
+def preferred(payloads: list[Payload]) -> list[Payload]:
+    """Those whose device is in this machine; else those for the processor; else all."""
     if len(payloads) == 1:
         return payloads
     return (
@@ -251,7 +252,8 @@ def _wrong_format(payloads: list[Payload], formats: Sequence[str], model: str) -
     )
 
 
-def _several(payloads: list[Payload], task: str, model: str) -> LaunchError:
+def several(payloads: list[Payload], what: str) -> LaunchError:
+    """The error for several payloads that can do ``what``, with the options that choose."""
     several_backends = len({one.backend for one in payloads}) > 1
     several_devices = len({one.device for one in payloads}) > 1
     choices = []
@@ -260,7 +262,7 @@ def _several(payloads: list[Payload], task: str, model: str) -> LaunchError:
         words += [f"--device {one.device}"] if several_devices else []
         choices.append(f"{one.title}: {' '.join(words)}")
     return LaunchError(
-        f"{len(payloads)} payloads can {task} {model}: {_names(payloads)}",
+        f"{len(payloads)} payloads can {what}: {_names(payloads)}",
         hint="\n".join(["choose one:", *choices]),
         slug="several-payloads",
     )

@@ -8,7 +8,15 @@ import socket
 from uniscale_build.errors import LaunchError
 
 LOOPBACK = "127.0.0.1"
+LARGEST = 65535
+RANGE = f"from 1 to {LARGEST}"
 EVERYWHERE = {"0.0.0.0": LOOPBACK, "::": "::1"}
+
+
+def number(text: str) -> int | None:
+    """The port that ``text`` says in plain digits; None when it says none."""
+    plain = text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST))
+    return int(text) if plain and 1 <= int(text) <= LARGEST else None
 
 
 def free_port(host: str = LOOPBACK) -> int:
@@ -46,10 +54,8 @@ def check_free(host: str, port: str) -> None:
     """
     if "/" in host:
         return
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise LaunchError(
-            f"{port!r} is not a port", hint="a number from 1 to 65535", slug="bad-port"
-        )
+    if port != "0" and number(port) is None:
+        raise LaunchError(f"{port!r} is not a port", hint=f"a number {RANGE}", slug="bad-port")
     # Bytes go as they are; text goes through a codec that takes longer to import than to bind.
     name = host.encode() if host.isascii() else host
     try:
@@ -108,7 +114,7 @@ def _refused(host: str, port: str, error: OSError) -> LaunchError:
 
 
 def _free_after(port: int) -> int:
-    for candidate in range(port + 1, min(port + 50, 65536)):
+    for candidate in range(port + 1, min(port + 50, LARGEST + 1)):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if probe.connect_ex((LOOPBACK, candidate)) == 0:

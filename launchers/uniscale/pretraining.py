@@ -5,7 +5,7 @@ As data, read by the launcher and by the worker; nothing of Megatron is imported
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from uniscale_build.errors import LaunchError, SettingsError, UniscaleError, did_you_mean
@@ -81,14 +81,17 @@ def check(given: Mapping[str, object], processes: str) -> list[UniscaleError]:
     return errors or _together(settings(given), processes)
 
 
-def check_tokenizer(model: str | None) -> list[UniscaleError]:
-    """An error when a model's tokenizer is to be used and nothing here can read it."""
-    import importlib.util
+def check_tokenizer(model: str | None, places: Sequence[str]) -> list[UniscaleError]:
+    """An error when a model's tokenizer is to be used and nothing in ``places`` can read it.
 
-    if model in (None, BYTES) or importlib.util.find_spec("tokenizers") is not None:
+    ``places`` are where the payload's own process finds packages.
+    """
+    from importlib.machinery import PathFinder
+
+    if model in (None, BYTES) or PathFinder.find_spec("tokenizers", list(places)) is not None:
         return []
     hint = f"pip install tokenizers; or name {BYTES} in place of a model: every byte is a token"
-    what = "reading a model's tokenizer needs tokenizers, not installed here"
+    what = "reading a model's tokenizer needs tokenizers, not installed where the payload runs"
     return [LaunchError(what, hint=hint, slug="no-package")]
 
 

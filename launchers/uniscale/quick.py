@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from uniscale.ports import LARGEST
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ VALUES = {
     "--host": "host", "--name": "name", "--devices": "devices", "--nodes": "nodes",
     "--api-keys": "api_keys",
 }  # fmt: skip
-NUMBERS = {"--port": ("port", 65535), "--replicas": ("replicas", 1 << 31)}
+NUMBERS = {"--port": ("port", LARGEST), "--replicas": ("replicas", 1 << 31)}
 LISTS = {"--arg": "arguments", "--engine-arg": "engine_arguments", "--set": "settings"}
 SWITCHES = {"--dry-run": "dry_run", "--json": "as_json", "--verbose": "verbose", "-v": "verbose"}
 

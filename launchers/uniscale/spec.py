@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from uniscale_build.errors import did_you_mean
 from uniscale_build.yamlfile import Fields, Value
 
+from uniscale.ports import LARGEST
+
 POLICIES = (
     *("random", "round_robin", "cache_aware", "power_of_two", "least_load", "consistent_hashing"),
     *("prefix_hash", "manual"),
@@ -27,13 +29,14 @@ class Key:
     flag: str = ""  # of the gateway, where it is one of its settings
     choices: tuple[str, ...] = ()
     least: float | None = None
+    most: float | None = None
 
 
 EXPERIMENT = (
     Key("name", "text", "name of the job in `uniscale ps`"),
     Key("task", "text", "what the file is for", choices=("serve", "infer", "train")),
     Key("env", "env", "environment variables of all engines"),
-    Key("dir", "text", "folder for what the task writes"),
+    Key("dir", "text", "folder that a training writes into"),
     Key("nodes", "text", "hostfile: the machines that the task runs on"),
 )
 MODEL = (
@@ -67,7 +70,7 @@ MOE_ARGUMENTS: Mapping[str, str] = {
 }
 SERVE = (
     Key("host", "text", "address to listen on"),
-    Key("port", "integer", "port to listen on", least=1),
+    Key("port", "integer", "port to listen on", least=1, most=LARGEST),
     Key("start_timeout", "number", "seconds that an engine may take to load", least=0.1),
 )
 TRAIN = (
@@ -105,7 +108,14 @@ GATEWAY = (
     Key("tls_certificate", "text", "PEM file", "--tls-cert-path"),
     Key("tls_key", "text", "PEM file", "--tls-key-path"),
     Key("metrics_host", "text", "address of the Prometheus metrics", "--prometheus-host"),
-    Key("metrics_port", "integer", "port of the Prometheus metrics", "--prometheus-port", least=1),
+    Key(
+        "metrics_port",
+        "integer",
+        "port of the Prometheus metrics",
+        "--prometheus-port",
+        least=1,
+        most=LARGEST,
+    ),
     Key("traces_endpoint", "text", "OpenTelemetry collector, host:port", "--otlp-traces-endpoint"),
     Key("log_level", "text", "", "--log-level", ("debug", "info", "warn", "error")),
     Key("flags", "texts", "the gateway's own flags, verbatim, last"),
@@ -182,6 +192,9 @@ def _scalar(fields: Fields, key: Key, value: Value, text: str) -> object:
     if key.least is not None and number < key.least:
         fields.fail(value, f'"{key.name}" must be {key.least:g} or more, not {text}')
         return None
+    if key.most is not None and number > key.most:
+        fields.fail(value, f'"{key.name}" must be {key.most:.0f} or less, not {text}')
+        return None
     return number
 
 
@@ -244,8 +257,9 @@ def _property(key: Key) -> dict[str, object]:
     if key.choices:
         return {**told, "enum": list(key.choices)}
     if key.kind in ("integer", "number"):
-        least = {} if key.least is None else {"minimum": key.least}
-        return {**told, "type": key.kind, **least}
+        bounds = {"minimum": key.least, "maximum": key.most}
+        told |= {name: bound for name, bound in bounds.items() if bound is not None}
+        return {**told, "type": key.kind}
     if key.kind == "switch":
         return {**told, "type": "boolean"}
     if key.kind == "word":

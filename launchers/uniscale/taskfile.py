@@ -23,7 +23,7 @@ class Experiment:
     """What an experiment says for all of its tasks; None, {} and () say nothing."""
 
     name: str | None
-    folder: str | None
+    folder: str | None  # where a training writes
     environment: Mapping[str, str]
     nodes: tuple[Host, ...]
 
@@ -56,12 +56,22 @@ class Task(Generic[_P]):
         if flagscale.is_flagscale(root):
             made = self.flagscale(fields, block, errors)
         else:
-            made = self.own(_experiment(fields, errors), block, errors)
+            experiment = _experiment(fields, errors)
+            if self.name == "serve" and experiment.folder and fields.get("train") is None:
+                _no_folder(fields)
+            made = self.own(experiment, block, errors)
             for key in (*_BESIDE, *_TASKS):
                 fields.get(key)  # other tasks of the same experiment are no mistake
             fields.finish()
         raise_all(errors)
         return made
+
+
+def _no_folder(fields: Fields) -> None:
+    block = fields.fields("experiment")
+    what = '"dir" is where a training writes; a server writes only its logs'
+    hint = "uniscale logs shows them; UNISCALE_STATE names the folder that holds them"
+    block.fail(block.get("dir") or block.value, what, hint, "no-effect")
 
 
 def _experiment(fields: Fields, errors: list[UniscaleError]) -> Experiment:

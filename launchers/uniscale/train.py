@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,18 +10,16 @@ from typing import Any
 
 from uniscale_build.errors import LaunchError, SettingsError, UniscaleError, raise_all
 
-from uniscale import pretraining, trainer_fields, trainjob
+from uniscale import pretraining, traincommand, trainer_fields, trainjob
 from uniscale.engines import Command
+from uniscale.fitness import search_path
 from uniscale.frozen import changed
 from uniscale.hostfile import Host
 from uniscale.methods import named
-from uniscale.record import Payload
 from uniscale.talk import note
-from uniscale.trainjob import COLLECTIVE, TrainJob
+from uniscale.trainjob import TrainJob
 from uniscale.trainplan import TrainPlan
 from uniscale.trainrun import supervise, tell
-
-_BACKENDS = {"megatron": "Megatron-LM"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def resume_job(folder: Path, *, dry_run: bool, as_json: bool) -> int:
     plan = TrainPlan(**{key: value for key, value in told.items() if key in known})
     hosts = tuple(Host(**one) for one in told.get("nodes", ()))
     plan = replace(plan, flags=tuple(plan.flags), nodes=hosts, folder=str(folder))
-    command = _command(plan, job)
+    command = traincommand.command(plan, job)
     if dry_run:
         return _print(Ready(plan, job, told, [], [], command), as_json)
     with trainjob.held(job):
@@ -100,24 +96,37 @@ def prepare(plan: TrainPlan) -> Ready:
             raise SettingsError(
                 f"there is no script {script.name}", where=str(script), slug="no-script"
             )
-        return Ready(plan, job, plan.document(None), [], [], _command(plan, job))
+        return Ready(plan, job, plan.document(None), [], [], traincommand.command(plan, job))
     errors: list[UniscaleError] = []
     if plan.kind == "finetune":
         plan = _named(plan, errors)
     else:
         errors += pretraining.check(plan.numbers().arguments, plan.processes)
-        errors += pretraining.check_tokenizer(plan.model)
+        plan = _with_payload(plan, errors)
     weights = _model(plan, errors)
     samples, measured = _data(plan, errors)
     if plan.kind == "finetune" and weights and any("prompt" in one for one in samples[:1]):
         _template(plan, weights, errors)
     try:
-        command = _command(plan, job)
+        command = traincommand.command(plan, job)
     except UniscaleError as error:
         raise_all([*errors, error])
         raise
     raise_all(errors)
     return Ready(plan, job, plan.document(weights), samples, measured, command)
+
+
+def _with_payload(plan: TrainPlan, errors: list[UniscaleError]) -> TrainPlan:
+    """The plan with the device of the payload that trains it; says which, where others could."""
+    try:
+        payload, *others = traincommand.trainers(plan)
+    except LaunchError:
+        return plan  # told with the others, when its command is made
+    if others:
+        names = ", ".join(one.device for one in others)
+        note(f"{payload.title} trains; with --device, another would: {names}")
+    errors += pretraining.check_tokenizer(plan.model, search_path(payload))
+    return replace(plan, device=payload.device)
 
 
 def _named(plan: TrainPlan, errors: list[UniscaleError]) -> TrainPlan:
@@ -211,118 +220,6 @@ def _template(plan: TrainPlan, weights: str, errors: list[UniscaleError]) -> Non
                 slug="no-template",
             )
         )
-
-
-def _command(plan: TrainPlan, job: TrainJob) -> Command:
-    """The torchrun of a plan; the worker's only argument is the job folder."""
-    folder = os.path.abspath(job.folder)
-    environment = dict(plan.environment)
-    environment["UNISCALE_JOB"] = folder
-    prefix: str | None = None
-    python = sys.executable
-    if plan.kind == "script":
-        target = [
-            "-m",
-            "uniscale.workers.script",
-            str(Path(str(plan.script)).expanduser()),
-            *plan.flags,
-        ]
-    else:
-        worker = "sft" if plan.kind == "finetune" else "gpt"
-        target = ["-m", f"uniscale.workers.{worker}", folder]
-    if plan.backend is not None:
-        payload = _payload(plan)
-        prefix, python = payload.root, payload.python or python
-        environment = {**payload.device_environment, **environment}
-        plan = replace(plan, device=payload.device)
-    environment = {**_collective(plan), **_visible(plan), **environment}
-    if plan.kind != "script":
-        # The current folder may hold files that are named like modules.
-        environment["PYTHONSAFEPATH"] = "1"
-        environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-    old = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    path = [*([prefix] if prefix else []), *our_sources(), *old]
-    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, path)))
-    if plan.processes != "gpu" and (not plan.processes.isdigit() or int(plan.processes) < 1):
-        raise SettingsError(
-            f"processes cannot be {plan.processes!r}", where="processes",
-            hint='a whole number from 1, or "gpu": one for each', slug="bad-number",
-        )  # fmt: skip
-    return Command(
-        argv=(*torchrun(plan.processes, python), *target),
-        environment=environment, host="", port="0", served_name=plan.title, probe="", metrics=None,
-    )  # fmt: skip
-
-
-def _visible(plan: TrainPlan) -> dict[str, str]:
-    """The vendor's variable that limits which chips the processes see."""
-    if plan.devices is None:
-        return {}
-    from uniscale import chips, devices
-
-    known = devices.known()
-    device = devices.named(plan.device, known) if plan.device else devices.here(known)[0]
-    if device.visible is None:
-        raise LaunchError(
-            f"{device.name} has no way to choose chips", where="--devices", slug="no-devices"
-        )
-    value, remark = chips.chosen(plan.devices, device.name)
-    if remark:
-        note(remark)
-    return {device.visible: value}
-
-
-def _collective(plan: TrainPlan) -> dict[str, str]:
-    """Which torch.distributed backend the workers talk by, where a device is named that says it."""
-    if plan.device is None:
-        return {}
-    from uniscale import devices
-
-    known = devices.known()
-    # A payload may be for a device that this installation has no manifest of.
-    device = known.get(plan.device) if plan.backend else devices.named(plan.device, known)
-    backend = device.collective.backend if device else ""
-    return {COLLECTIVE: backend} if backend else {}
-
-
-def torchrun(processes: str, python: str) -> tuple[str, ...]:
-    """The head that starts ``processes`` workers of ``python`` here, without a fixed port."""
-    head = (python, "-m", "torch.distributed.run")
-    return (*head, "--standalone", "--nproc-per-node", processes)
-
-
-def our_sources() -> list[str]:
-    """Where the worker finds us, when we are no installed package."""
-    import uniscale_build
-
-    import uniscale
-
-    found = [str(Path(str(one.__file__)).parents[1]) for one in (uniscale, uniscale_build)]
-    return [one for one in found if Path(one).name not in ("site-packages", "dist-packages")]
-
-
-def _payload(plan: TrainPlan) -> Payload:
-    from uniscale_build.ids import slug
-
-    from uniscale import payloads
-
-    wanted = slug(_BACKENDS.get(str(plan.backend).lower(), str(plan.backend)))
-    device = None if plan.device is None else slug(plan.device)
-    able = [
-        one
-        for one in payloads.find().payloads
-        if slug(one.backend) == wanted and "train" in one.tasks
-        if device is None or device in {slug(name) for name in (one.device, *one.aliases)}
-    ]
-    if not able:
-        raise LaunchError(
-            f"no payload here trains with {plan.backend}",
-            where="backend",
-            hint="uniscale list shows what is installed; build one, in a clone of uniscale:\n"
-            "pip install . --config-settings=backend=Megatron-LM --config-settings=device=cpu",
-            slug="no-payload",
-        )
-    return able[0]
 
 
 def _print(ready: Ready, as_json: bool) -> int:

@@ -259,6 +259,34 @@ def test_config_shows_values_and_where_they_come_from(bench: Bench) -> None:
     bench.run("config", bench.root / "gone.yaml").refused("no-file", code=3)
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "1.5", "x", "８０"])
+def test_a_port_is_one_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    texts = {
+        "ours.yaml": f"serve: {{model: demo, port: {port}}}",
+        "metrics.yaml": f"serve: {{model: demo, gateway: {{metrics_port: {port}}}}}",
+        "theirs.yaml": "serve: [{serve_id: vllm_model, engine_args: "
+        f"{{model: m, port: {port}}}}}]",
+        "ssh.yaml": "experiment: {exp_name: x, runner: {hostfile: hosts, nnodes: 2, "
+        f"ssh_port: {port}}}}}\nserve: [{{serve_id: vllm_model, engine_args: {{model: m}}}}]",
+        "hosts.yaml": "experiment: {nodes: bad}\nserve: {model: demo}",
+    }
+    write(tmp_path, "hosts", "10.0.0.1\n10.0.0.2\n")
+    write(tmp_path, "bad", f"10.0.0.1 port={port}\n")
+    monkeypatch.chdir(tmp_path)
+    for name, text in texts.items():
+        (error,) = errors(write(tmp_path, name, text))
+        assert "port" in error.what, name
+
+
+def test_a_server_has_no_folder(tmp_path: Path) -> None:
+    text = "experiment: {dir: out}\nserve: {model: demo}\n"
+    (error,) = errors(write(tmp_path, "a.yaml", text))
+    assert error.slug == "no-effect" and '"dir" is where a training writes' in error.what
+    servefile.read(write(tmp_path, "b.yaml", f"{text}train: {{model: demo, data: a.jsonl}}"))
+
+
 def test_odd_texts_arrive_as_they_are(tmp_path: Path) -> None:
     told = {"serve": {"model": ODD, "name": ODD, "flags": [ODD], "env": {"A": ODD}}}
     told["serve"]["args"] = {"a": ODD, "b": {ODD: [ODD]}}

@@ -66,6 +66,54 @@ def test_the_payload_stands_first(bench: Bench) -> None:
     assert not Path(shown["folder"]).exists()
 
 
+def test_of_several_payloads_it_says_which_one_trains(bench: Bench) -> None:
+    told = {"tasks": ["train"], "launch": {}}
+    for device in ("cpu", "Cambricon_MLU", "MUSA_S5000"):
+        made = record("Megatron-LM", device, **told)
+        lay_payload(bench.payloads, made)
+    data = bench.root / "data.jsonl"
+    data.write_text('{"text": "a"}\n')
+    words = ("train", "bytes", "-b", "megatron", "--data", data, "--dry-run", "--json")
+    result = bench.run(*words).ok()
+    assert (
+        "Megatron-LM (cpu) trains; with --device, another would: Cambricon_MLU, MUSA_S5000"
+        in result.err
+    )
+    assert json.loads(result.out)["record"]["device"] == "cpu", "a resumed one trains there too"
+    assert "another would" not in bench.run(*words, "--device", "MUSA_S5000").ok().err
+    for folder in bench.payloads.glob("*-cpu"):
+        folder.rename(bench.root / "away")
+    err = bench.run(*words[:-1]).err
+    assert "error[several-payloads]: 2 payloads can train with megatron" in err
+    assert "--device Cambricon_MLU" in err and err.count("error[") == 1
+
+
+def test_tokenizers_are_looked_for_where_the_payload_runs(bench: Bench, tmp_path: Path) -> None:
+    bench.environ["UNISCALE_DATA"] = str(bench.root / "own")
+    made = bench.root / "own" / "environments" / "megatron"
+    folder = made / "site" / "uniscale_payloads"
+    lay_payload(folder, record("Megatron-LM", tasks=["train"], launch={}))
+    python = made / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    Environment(
+        folder=made, python=str(python), payloads=folder, name="uniscale-megatron-lm",
+        version="0.14.0+cpu", file="x.whl", sha256="0" * 64, index="",
+    ).save()  # fmt: skip
+    data = bench.root / "data.jsonl"
+    data.write_text('{"text": "a"}\n')
+    model = bench.root / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    words = ("train", model, "-b", "megatron", "--data", data, "--dry-run")
+    assert (
+        "error[no-package]: reading a model's tokenizer needs tokenizers" in bench.run(*words).err
+    )
+    (made / "site" / "tokenizers").mkdir()
+    (made / "site" / "tokenizers" / "__init__.py").touch()
+    bench.run(*words).ok()
+
+
 def test_a_payload_in_an_environment_of_its_own_trains_with_its_python(bench: Bench) -> None:
     bench.environ["UNISCALE_DATA"] = str(bench.root / "own")
     made = bench.root / "own" / "environments" / "megatron"
