@@ -161,6 +161,7 @@ def lay_out(root: Path, *, cuda: Path, cublas: Path | None = None, arch: str = "
     cub = _CUB.format(arch=arch, cudart=found[1] if found else "0")
     (root / "include" / "cub" / "cub.cuh").write_text(cub, encoding="utf-8")
     _link(root / "lib" / "libcudart.so", (cuda / "lib64" / "libcudart.so").resolve())
+    _link(root / "lib" / "libmusart.so", root / "lib" / "libcudart.so")
     blas = root / "lib" / "libcublas.so"
     if cublas is None:
         _library(blas, re.findall(r"\b(mublas[A-Z]\w+)\(", _MUBLAS))

@@ -5,28 +5,26 @@ Their numbers are checked where PyTorch is: tests/engines/test_ops.py.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 from uniscale_build.errors import UniscaleError
+from uniscale_build.git.db import GitDb
 from uniscale_build.manifests.load import load_manifests
-from uniscale_build.manifests.model import Native
+from uniscale_build.manifests.model import Native as NativePart
+from uniscale_build.store import Store
 
-from .native import ROOT
+from .fatbin import chips
+from .musa_stand_in import cuda_home, lay_out
+from .native import ROOT, Native, make_native
 
 SOURCES = ROOT / "patches" / "vllm" / "uniscale-ops" / "overlay" / "uniscale_ops"
-# What MUSA's runtime has under its own names, in CUDA's words: a front end can read the port so.
-MUSA_RUNTIME = """\
-#include <cuda_runtime.h>
-using musaError_t = cudaError_t;
-using musaStream_t = cudaStream_t;
-constexpr musaError_t musaSuccess = cudaSuccess;
-inline musaError_t musaGetLastError() { return cudaGetLastError(); }
-inline const char* musaGetErrorString(musaError_t error) { return cudaGetErrorString(error); }
-"""
 
 
 def port(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
@@ -53,17 +51,71 @@ def test_a_name_without_counterpart_is_refused_and_named(tmp_path: Path) -> None
     assert not ported.exists()
 
 
+OPERATORS = """\
+backend: mini
+title: Our operators alone
+label: mini
+distribution: uniscale-mini
+homepage: https://example.invalid/mini
+license: MIT
+purl: pkg:generic/mini
+tasks: [serve]
+pins:
+  - version: 1.2.3
+    tree: {tree}
+    note: it lies in a layer of this repository
+    origins:
+      - folder: {upstream}
+recipe:
+  kind: cmake
+  targets: [uniscale_ops]
+  languages: [CXX]
+launch:
+  serve:
+    argv: [bin/mini-server]
+    model: --model
+    formats: [hf]
+"""
+FOR_NVIDIA = """\
+backend: mini
+device: nvidia
+pin: 1.2.3
+tasks: [serve]
+contact: nobody@example.invalid
+recipe:
+  languages: [CUDA]
+  defines: {CMAKE_CUDA_ARCHITECTURES: 90-real}
+  allowed_external: [libtorch_cpu.so]
+"""
+
+
+def operators_for_nvidia(tmp_path: Path) -> Native:
+    """A project whose backend is the operators' own CMake project, adapted to ``nvidia``."""
+    native = make_native(tmp_path)
+    shutil.rmtree(native.upstream)
+    shutil.copytree(SOURCES, native.upstream)
+    tree = GitDb(Store(native.cache)).open().import_folder(native.upstream)
+    manifests = native.root / "manifests"
+    text = OPERATORS.format(tree=tree, upstream=native.upstream)
+    (manifests / "backends" / "mini.yaml").write_text(text)
+    shutil.rmtree(manifests / "adaptations")
+    shutil.rmtree(native.root / "patches" / "mini")
+    (manifests / "adaptations" / "nvidia").mkdir(parents=True)
+    (manifests / "adaptations" / "nvidia" / "mini.yaml").write_text(FOR_NVIDIA)
+    shutil.copy(ROOT / "manifests" / "devices" / "nvidia.yaml", manifests / "devices")
+    return native
+
+
 @pytest.mark.compile
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
-def test_the_cuda_kernels_compile_and_link_beside_the_processors(tmp_path: Path) -> None:
-    configure = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(tmp_path),
-                 "-DCMAKE_BUILD_TYPE=Release", "-DUNISCALE_BACKEND=vllm",
-                 f"-DUNISCALE_SOURCE={SOURCES}", "-DUNISCALE_LANGUAGES=CXX;CUDA",
-                 "-DCMAKE_CUDA_ARCHITECTURES=90"]  # fmt: skip
-    for command in (configure, ["cmake", "--build", str(tmp_path), "--target", "uniscale_ops"]):
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-1000:]
-    (library,) = tmp_path.rglob("libuniscale_ops.so")
+def test_the_cuda_kernels_go_through_the_pipeline_beside_the_processors(tmp_path: Path) -> None:
+    native = operators_for_nvidia(tmp_path)
+    ran = native.run("wheel", "-b", "mini", "-d", "nvidia", "-C", "strip=false", "--json")
+    assert ran.returncode == 0, ran.stderr
+    with zipfile.ZipFile(native.root / json.loads(ran.stdout)["wheel"]) as bundle:
+        bundle.extractall(tmp_path / "made")
+    (library,) = tmp_path.glob("made/uniscale_payloads/mini-nvidia/lib/*.so")
+    assert set(chips(library)) == {"sm_90"}
     # Every type in both kernels is in the machine code for the chip.
     kernels = subprocess.run(["nm", "-C", str(library)], capture_output=True, text=True, check=True)
     for kind in ("Float32", "Float16", "BFloat16"):
@@ -73,22 +125,27 @@ def test_the_cuda_kernels_compile_and_link_beside_the_processors(tmp_path: Path)
 
 @pytest.mark.compile
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
-def test_a_front_end_reads_the_musa_port(tmp_path: Path) -> None:
-    """Front end only: there is no mcc here; nvcc stands in, with MUSA's names for CUDA's."""
-    ported = tmp_path / "device.mu"
-    assert port(SOURCES / "device.cu", ported).returncode == 0
-    (tmp_path / "musa_runtime.h").write_text(MUSA_RUNTIME)
-    command = ["nvcc", "-std=c++17", "-x", "cu", "-arch=sm_90", "-DUNISCALE_OPS_GPU",
-               f"-I{tmp_path}", f"-I{SOURCES}", "-c", str(ported),
-               "-o", str(tmp_path / "x.o")]  # fmt: skip
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+def test_cmake_builds_the_musa_port_with_a_stand_in_for_its_sdk(tmp_path: Path) -> None:
+    """CMake's own way for MUSA, ported, compiled and linked; front end only, as in test_musa.py."""
+    sdk = lay_out(tmp_path / "musa", cuda=cuda_home())
+    compiler = sdk / "bin" / "clang++"
+    configure = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(tmp_path / "build"),
+                 "-DUNISCALE_BACKEND=vllm", f"-DUNISCALE_SOURCE={SOURCES}",
+                 "-DUNISCALE_LANGUAGES=CXX", "-DUNISCALE_OPS_MUSA=22;31",
+                 f"-DCMAKE_CXX_COMPILER={compiler}"]  # fmt: skip
+    for command in (configure, ["cmake", "--build", str(tmp_path / "build"), "--target",
+                                "uniscale_ops"]):  # fmt: skip
+        ran = subprocess.run(command, capture_output=True, text=True, check=False,
+                             env={**os.environ, "MUSA_PATH": str(sdk)})  # fmt: skip
+        assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-1000:]
+    (library,) = tmp_path.rglob("libuniscale_ops.so")
+    assert set(chips(library)) == {"sm_90", "compute_90"}
 
 
 def test_vllm_for_processors_builds_them() -> None:
     manifests = load_manifests([ROOT / "manifests"])
     recipe = manifests.adaptations["vllm", "cpu"].recipe
-    assert recipe.native == Native("uniscale_ops", ("uniscale_ops",), ("CXX",))
+    assert recipe.native == NativePart("uniscale_ops", ("uniscale_ops",), ("CXX",))
     assert recipe.compiled == ("CXX",)
 
 
