@@ -45,7 +45,7 @@ OURS = f"""
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / "build_backend")!r})
-from uniscale_build.wheel import Member, write_wheel
+from uniscale_build.wheels.wheel import Member, write_wheel
 source, out, level, previous, digest = sys.argv[1:]
 root = Path(source)
 members = [Member(path.relative_to(root).as_posix(), path)
