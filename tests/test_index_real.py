@@ -31,7 +31,8 @@ def run(*words: str | Path, **more: Any) -> str:
         stdin=subprocess.DEVNULL, **more,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
+    told: str = ran.stdout
+    return told
 
 
 def build(*words: str | Path, **more: Any) -> str:
