@@ -9,62 +9,28 @@ The schema is somebody else's and grows: a key that we do not know is a warning,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
 from uniscale_build.errors import UniscaleError, did_you_mean, raise_all
 from uniscale_build.yamlfile import Fields, Value
 
-from uniscale import recipe_hardware as hardware
+from uniscale import recipe_features, recipe_strategy
 from uniscale.plans import ModelPlan, ServePlan
+from uniscale.recipe_choice import Chosen, Made, chosen, several, unsupported
 
-CHOICES = ("variant", "hardware", "strategy", "features", "without", "modes", "chips", "nodes")
 _TOP = (
     *("meta", "model", "dependencies", "features", "opt_in_features", "variants", "recipe"),
     *("compatible_strategies", "hardware_overrides", "strategy_overrides", "guide"),
+    *("default_strategy", "strategy_hardware", "strategy_min_gpus", "omni"),
+    # Of the builder's row for a store of keys and values beside the engines, off by itself.
+    *("kv_cache_strategy_hardware", "kv_offload_support"),
 )
 _FLAG = re.compile(r"--?[A-Za-z][A-Za-z0-9_.-]*")
+_BLACKWELL = ("nvfp4", "fp4")  # precisions that need it, where a variant says nothing else
 _SHORT = {
     "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "dp": "data_parallel_size",
-    "q": "quantization", "ep": "enable_expert_parallel",
+    "q": "quantization", "ep": "enable_expert_parallel", "cc": "compilation_config",
 }  # fmt: skip
-_SPREAD: Mapping[str, tuple[str, bool]] = {
-    # strategy -> the argument that gets the chips of one machine, and whether experts are spread
-    "single_node_tp": ("tensor_parallel_size", False),
-    "single_node_tep": ("tensor_parallel_size", True),
-    "single_node_dep": ("data_parallel_size", True),
-    "multi_node_tp": ("tensor_parallel_size", False),
-    "multi_node_tep": ("tensor_parallel_size", True),
-    "multi_node_tp_pp": ("tensor_parallel_size", False),
-    "multi_node_dep": ("data_parallel_size", True),
-}
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What is wanted of a recipe."""
-
-    variant: str = "default"
-    hardware: tuple[str, ...] = ()  # names of this machine, from the general to the particular
-    strategy: str | None = None
-    features: tuple[str, ...] = ()  # on, beside those that are on by themselves
-    without: tuple[str, ...] = ()  # off
-    modes: Mapping[str, str] = field(default_factory=dict)  # feature -> which way of it
-    chips: int | None = None  # of each machine
-    nodes: int = 1
-
-
-@dataclass
-class _Made:
-    """Arguments and variables, gathered in order; the last one wins."""
-
-    words: list[str] = field(default_factory=list)
-    environment: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def add(self, block: Fields, arguments: str, environment: str) -> None:
-        self.words += block.texts(arguments)
-        self.environment |= block.pairs(environment)
 
 
 def is_recipe(root: Value) -> bool:
@@ -77,28 +43,24 @@ def plan(root: Value) -> ServePlan:
     """What the recipe serves here; raises `ManifestError` for a choice that it does not have."""
     errors: list[UniscaleError] = []
     fields = Fields(root, errors, "a recipe")
-    chosen = _chosen(fields.fields("recipe"))
+    wanted = chosen(fields.fields("recipe"))
     raise_all(errors)
-    made = _Made()
+    made = Made()
     model = fields.fields("model")
     for name in fields.keys:
         if name not in _TOP:
             made.warnings.append(f"{root.file}: {name} is not used")
     _check_tasks(fields)
     made.add(model, "base_args", "base_env")
-    variant = _entry(fields, "variants", chosen.variant, "variant")
+    variant = _entry(fields, "variants", wanted.variant, "variant")
     made.add(variant, "extra_args", "extra_env")
-    _supported(variant, chosen, made)
-    for block in (fields, variant):
-        overrides = block.fields("hardware_overrides")
-        names = [name for name in chosen.hardware if name in overrides.keys]
-        if "nvidia" in names and len(names) > 1:
-            names.remove("nvidia")  # for the generations that have no block of their own
-        for name in names:
-            made.add(overrides.fields(name), "extra_args", "extra_env")
-    _strategy(fields, variant, chosen, made)
-    _features(fields, variant, chosen, made)
-    made.warnings += _told(fields, model)
+    own = recipe_strategy.exact(variant, wanted)
+    if own is not None:
+        made.add(own, "extra_args", "extra_env")
+    _supported(fields, variant, wanted, made)
+    strategy = recipe_strategy.add(fields, variant, wanted, made)
+    recipe_features.add(fields, variant, strategy, wanted, made)
+    made.warnings += _told(fields, model, variant, wanted)
     arguments = arguments_of(made.words)
     raise_all(errors)
     return ServePlan(
@@ -112,39 +74,6 @@ def plan(root: Value) -> ServePlan:
         ),
         warnings=tuple(made.warnings),
     )
-
-
-def _chosen(told: Fields) -> Chosen:
-    word = told.maybe("hardware")
-    found = Chosen(
-        variant=told.text("variant", "default"),
-        hardware=hardware.lineage(word) if word else hardware.here(),
-        strategy=told.maybe("strategy"),
-        features=_several(told, "features"),
-        without=_several(told, "without"),
-        modes=told.pairs("modes"),
-        chips=_number(told, "chips"),
-        nodes=_number(told, "nodes") or 1,
-    )
-    told.finish()
-    return found
-
-
-def _several(told: Fields, key: str) -> tuple[str, ...]:
-    value = told.get(key)
-    if value is not None and isinstance(value.data, str):
-        return tuple(filter(None, (word.strip() for word in value.data.split(","))))
-    return told.texts(key)
-
-
-def _number(told: Fields, key: str) -> int | None:
-    text = told.maybe(key)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        told.fail(told.get(key) or told.value, f'"{key}" must be a whole number from 1')
-        return None
-    return int(text)
 
 
 def _entry(fields: Fields, key: str, name: str, what: str) -> Fields:
@@ -164,97 +93,38 @@ def _check_tasks(fields: Fields) -> None:
                     "see the recipe's guide", "not-served")  # fmt: skip
 
 
-def _supported(variant: Fields, chosen: Chosen, made: _Made) -> None:
+def _supported(fields: Fields, variant: Fields, wanted: Chosen, made: Made) -> None:
+    """Warnings where the recipe says that this hardware cannot do it."""
     supported = variant.texts("supported_hardware")
-    if supported and not set(supported) & set(chosen.hardware):
+    if supported and not set(supported) & set(wanted.hardware):
         made.warnings.append(
-            f"the variant {chosen.variant} is for {', '.join(supported)}; this is "
-            + (chosen.hardware[-1] if chosen.hardware else "a machine of several kinds of chips")
+            f"the variant {wanted.variant} is for {', '.join(supported)}; this is {wanted.kind}"
+        )
+    if unsupported(fields.fields("meta"), "hardware", wanted.hardware):
+        made.warnings.append(f"the recipe says that the model does not run on {wanted.kind} yet")
+    need = variant.fields("precision_hardware")
+    precision = variant.maybe("precision") or ""
+    if need.keys:
+        asked = [one.lower() for key in ("generation", "brand") for one in several(need, key)]
+    else:
+        asked = ["blackwell"] if precision in _BLACKWELL else []
+    if asked and not set(asked) & set(wanted.hardware):
+        made.warnings.append(
+            f"{precision} of the variant {wanted.variant} needs {' or '.join(asked)}; "
+            f"this is {wanted.kind}"
         )
 
 
-def _strategy(fields: Fields, variant: Fields, chosen: Chosen, made: _Made) -> None:
-    compatible = fields.texts("compatible_strategies")
-    name = chosen.strategy or ("single_node_tp" if chosen.nodes == 1 else "multi_node_tp")
-    if chosen.strategy is not None and name not in compatible:
-        place = fields.get("compatible_strategies") or fields.value
-        fields.fail(place, f'the recipe has no strategy "{name}"', did_you_mean(name, compatible),
-                    "unknown-choice")  # fmt: skip
-        return
-    if name not in _SPREAD:
-        fields.fail(fields.value, f"uniscale does not start the strategy {name}",
-                    f"it starts {', '.join(_SPREAD)}", "unknown-choice")  # fmt: skip
-        return
-    block = fields.fields("strategy_overrides").fields(name)
-    argument, experts = _SPREAD[name]
-    count = _chips(chosen, block, variant, made)
-    across = name.startswith("multi_node") and name != "multi_node_tp_pp"
-    if count and count * (chosen.nodes if across else 1) > 1:
-        total = count * (chosen.nodes if across else 1)
-        made.words += [f"--{argument.replace('_', '-')}", str(total)]
-    if name == "multi_node_tp_pp":
-        made.words += ["--pipeline-parallel-size", str(chosen.nodes)]
-    if experts:
-        made.words.append("--enable-expert-parallel")
-    made.add(block, "vllm_args", "env")
-    made.add(block, "extra_args", "extra_env")
-
-
-def _chips(chosen: Chosen, block: Fields, variant: Fields, made: _Made) -> int | None:
-    """Chips of each machine for one engine: as told, as the recipe limits it, as there are."""
-    most = _number(block, "tp") or _number(variant, "tp")
-    there = chosen.chips or hardware.count(chosen.hardware)
-    if there is None:
-        if most is None and "cpu" not in chosen.hardware:
-            made.warnings.append("how many chips there are is unknown: --set recipe.chips=N")
-        return most
-    return min(most, there) if most else there
-
-
-def _features(fields: Fields, variant: Fields, chosen: Chosen, made: _Made) -> None:
-    block = fields.fields("features")
-    default_modes = variant.pairs("default_modes")
-    off = (set(fields.texts("opt_in_features")) - set(default_modes)) | set(chosen.without)
-    for name in (*chosen.features, *chosen.without):
-        if name not in block.keys:
-            fields.fail(fields.get("features") or fields.value,
-                        f'the recipe has no feature "{name}"', did_you_mean(name, block.keys),
-                        "unknown-choice")  # fmt: skip
-    for name in block.keys:
-        if name in off and name not in chosen.features:
-            continue
-        feature = block.fields(name)
-        if feature.get("modes") is not None:
-            wanted = chosen.modes.get(name) or default_modes.get(name)
-            feature = _mode(feature, name, wanted, chosen, made)
-        made.add(feature, "args", "env")
-
-
-def _mode(feature: Fields, name: str, wanted: str | None, chosen: Chosen, made: _Made) -> Fields:
-    modes = feature.fields("modes")
-    word = wanted or feature.maybe("default_mode") or next(iter(modes.keys), "")
-    if word not in modes.keys:
-        feature.fail(feature.value, f'{name} has no mode "{word}"', did_you_mean(word, modes.keys),
-                     "unknown-choice")  # fmt: skip
-        return modes
-    mode = modes.fields(word)
-    variants = mode.texts("variants")
-    if variants and chosen.variant not in variants:
-        made.warnings.append(f"{name}: {word} is meant for {', '.join(variants)}")
-    own = mode.fields("hardware_overrides")
-    for one in reversed(chosen.hardware):
-        if one in own.keys and own.fields(one).get("args") is not None:
-            return own.fields(one)
-    return mode
-
-
-def _told(fields: Fields, model: Fields) -> Iterator[str]:
+def _told(fields: Fields, model: Fields, variant: Fields, wanted: Chosen) -> Iterator[str]:
     """What the recipe asks of the machine, which nobody but its owner can do."""
     for one in fields.each("dependencies", "a dependency"):
         note, command = one.maybe("note"), one.maybe("command")
-        if one.maybe("optional") != "true":
+        brands = {brand.lower() for brand in several(one, "brand")}
+        modes = several(one, "install_modes") or ("pip",)
+        elsewhere = (brands and not brands & set(wanted.hardware)) or "pip" not in modes
+        if one.maybe("optional") != "true" and not elsewhere:
             yield f"the recipe asks for: {note or ''}" + (f" ({command})" if command else "")
-    least = model.maybe("min_vllm_version")
+    least = variant.maybe("min_vllm_version") or model.maybe("min_vllm_version")
     if least:
         for version in _older(least):
             yield f"the recipe asks for vLLM {least}; the payload here is {version}"
@@ -290,8 +160,9 @@ def arguments_of(words: Sequence[str]) -> dict[str, object]:
         while not equals and place < len(words) and not _FLAG.fullmatch(words[place].split("=")[0]):
             values.append(words[place])
             place += 1
-        name = word.lstrip("-").replace("-", "_")
-        name = _SHORT.get(name, name)
+        # What stands behind a dot is the name of a field, which has no dashes.
+        first, dot, rest = word.lstrip("-").partition(".")
+        name = _SHORT.get(first, first).replace("-", "_") + dot + rest
         if not values and name.startswith("no_"):
             found[name[3:]] = False
         else:

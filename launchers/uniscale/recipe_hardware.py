@@ -10,10 +10,22 @@ from uniscale_build.errors import SettingsError
 # The names that recipes use, from the general to the particular: brand, generation, chip.
 GENERATIONS: Mapping[str, tuple[str, ...]] = {
     "hopper": ("h100", "h200", "h20", "h800", "gh200"),
-    "blackwell": ("b200", "b300", "gb200", "gb300", "dgx_spark_gb10", "rtx_pro_6000", "rtx_5090"),
+    "blackwell": (
+        "dgx_spark_gb10",
+        "dgx_station_gb300",
+        "rtx_pro_6000",
+        "rtx_pro_5000",
+        "rtx_5090",
+        "gb200",
+        "gb300",
+        "b200",
+        "b300",
+    ),
     "ampere": ("a100", "a800", "a10", "a40"),
     "ada": ("l4", "l40", "l40s", "rtx_4090"),
 }
+TPU = ("trillium", "ironwood")
+_SEVERAL = re.compile(r"_\d+x$")
 AMD = ("mi250", "mi300x", "mi308x", "mi325x", "mi350x", "mi355x", "mi400x")
 
 
@@ -22,7 +34,7 @@ def lineage(name: str) -> tuple[str, ...]:
 
     A name of one of our devices counts for all its names: vendors may write any of them.
     """
-    word = name.lower()
+    word = _SEVERAL.sub("", name.lower())  # rtx_5090_2x is the same chip, twice
     for generation, chips in GENERATIONS.items():
         if word == generation:
             return ("nvidia", generation)
@@ -31,9 +43,15 @@ def lineage(name: str) -> tuple[str, ...]:
     if word in AMD:
         return ("amd", word)
     if word.startswith("ascend"):
-        return tuple(dict.fromkeys(("ascend", word)))
-    if word.startswith(("xeon", "epyc")):
+        return tuple(dict.fromkeys(("huawei", "ascend", "npu", word)))
+    if word.startswith("xeon"):
+        return ("intel", "cpu", word)
+    if word.startswith("epyc"):
         return ("cpu", word)
+    if word.startswith("arc_"):
+        return ("intel", "xpu", word)
+    if word in TPU:
+        return ("google", "tpu", word)
     from uniscale import devices
 
     try:
@@ -54,14 +72,24 @@ def here() -> tuple[str, ...]:
         return ()
     if not kinds:
         return ("cpu",)
-    names = {str(chip.name).lower().replace(" ", "_") for chip in found.chips if chip.name}
+    plain = (re.sub(r"[^a-z0-9]+", "_", chip.name.lower()) for chip in found.chips if chip.name)
+    names = {f"_{name}_" for name in plain}
     exact = [
         word
         for chips_ in (*GENERATIONS.values(), AMD)
         for word in chips_
-        if any(word in re.split(r"[^a-z0-9]+", name) for name in names)
+        if any(f"_{word}_" in name for name in names)
     ]
     return lineage(exact[0]) if exact else lineage(kinds[0])
+
+
+def memory(names: Sequence[str]) -> float | None:
+    """GB of one chip of the hardware called ``names`` here; None: nobody knows."""
+    from uniscale import chips, devices
+
+    found = chips.here(devices.known()).chips
+    sizes = [one.memory for one in found if one.memory and set(lineage(one.device)) & set(names)]
+    return min(sizes) * (1 << 20) / 1e9 if sizes else None
 
 
 def count(names: Sequence[str]) -> int | None:

@@ -260,9 +260,10 @@ def _text(value: object) -> str:
 
 def _flag(name: str, engine: EngineFile) -> str:
     bare = name.lstrip("-")
-    # Dotted parts (--limit-mm-per-prompt.image) are kept as they are.
-    spelt = bare.replace("-", "_") if engine.underscores else bare.replace("_", "-")
-    return ("-" if len(bare) == 1 else "--") + spelt
+    # Dotted parts (--compilation-config.pass_config.x) are names of fields: kept as they are.
+    first, dot, rest = bare.partition(".")
+    spelt = first.replace("-", "_") if engine.underscores else first.replace("_", "-")
+    return ("-" if len(bare) == 1 else "--") + spelt + dot + rest
 
 
 def _root(flag: str) -> str:

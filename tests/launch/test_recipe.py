@@ -198,8 +198,10 @@ def test_flags_as_arguments() -> None:
 
 def test_names_of_hardware() -> None:
     assert recipe_hardware.lineage("H200") == ("nvidia", "hopper", "h200")
-    assert recipe_hardware.lineage("ascend_950dt") == ("ascend", "ascend_950dt")
-    assert recipe_hardware.lineage("xeon6") == ("cpu", "xeon6")
+    assert recipe_hardware.lineage("ascend_950dt") == ("huawei", "ascend", "npu", "ascend_950dt")
+    assert recipe_hardware.lineage("xeon6") == ("intel", "cpu", "xeon6")
+    assert recipe_hardware.lineage("arc_pro_b60") == ("intel", "xpu", "arc_pro_b60")
+    assert recipe_hardware.lineage("rtx_5090_2x") == ("nvidia", "blackwell", "rtx_5090")
     assert "metax" in recipe_hardware.lineage("Metax_C550")
     assert recipe_hardware.lineage("tpu_v7") == ("tpu_v7",)
 
@@ -218,3 +220,131 @@ def test_it_is_served(bench: Bench) -> None:
     assert not (bench.root / "x").exists()
     shown = bench.run("config", path, "--set", "recipe.variant=fp8").ok().out
     assert "recipe.variant = fp8" in shown and "model.model_id = org/Large-235B" in shown
+
+
+SPARSE = """
+meta: {title: "Sparse", tasks: [text], hardware: {b300: verified, mi300x: unsupported}}
+model: {model_id: org/Sparse, min_vllm_version: "0.20.0", base_args: ["--moe-backend", "auto"]}
+dependencies:
+  - {note: "CUDA's kernels", command: "pip install a", brand: NVIDIA}
+  - {note: "ROCm's kernels", command: "pip install b", brand: [AMD]}
+  - {note: "in the image", command: "true", install_modes: [docker]}
+features:
+  drafts:
+    strategies: [single_node_tp, multi_node_tp]
+    args: ["--speculative-config", "slow"]
+    env: {DRAFT: "1"}
+    hardware_overrides:
+      blackwell: {args: ["--speculative-config", "fast"]}
+      default: {env: {DRAFT: "2"}}
+  ways:
+    default_mode: first
+    modes:
+      first: {args: ["--way", "first"], hardware: {hopper: unsupported}}
+      second: {args: ["--way", "second"], env: {SECOND: "1"}}
+  cache: {args: ["--cache"], companion: {label: c, command: "cache server"}}
+opt_in_features: [cache]
+variants:
+  default: {precision: bf16, vram_minimum_gb: 100, tp: {h200: 2, amd: 4, default: 8}}
+  small:
+    precision: nvfp4
+    min_vllm_version: "0.30.0"
+    hardware_overrides:
+      blackwell: {extra_args: ["--small", "on"], extra_env: {SMALL: "1"}}
+      b300: {extra_args: ["--this-chip", "yes"]}
+  any: {precision: nvfp4, precision_hardware: {brand: NVIDIA}}
+compatible_strategies: [multi_node_dep, single_node_tep, single_node_tp]
+default_strategy: single_node_tep
+strategy_hardware:
+  multi_node_dep: {hopper: unsupported}
+  multi_node_tp: {b300: supported}
+strategy_min_gpus: {multi_node_dep: 16, h100: 32, b300: {multi_node_dep: 24}}
+hardware_overrides:
+  blackwell: {extra_args: ["--shared", "1"], extra_env: {SHARED: "1"}}
+strategy_overrides:
+  single_node_tp:
+    tp: 1
+    extra_args: ["-cc.pass_config.fuse_it=True"]
+    hardware_overrides:
+      blackwell: {extra_args: ["--alone", "1"]}
+      b300: {extra_env: {CHIP: "1"}}
+omni: {port: 1}
+kv_offload_support: {x: verified}
+"""
+
+
+def sparse(tmp_path: Path, *settings: str) -> tuple[ModelPlan, str]:
+    plan = read(tmp_path, *(f"recipe.{one}" for one in settings), text=SPARSE)
+    return plan.models[0], "\n".join(plan.warnings)
+
+
+def test_a_strategys_own_hardware_stands_in_place_of_the_recipes(tmp_path: Path) -> None:
+    usual, _ = sparse(tmp_path, "variant=small", "hardware=b300", "chips=8")
+    assert usual.arguments["enable_expert_parallel"] is True, "the recipe's own default strategy"
+    assert usual.arguments["tensor_parallel_size"] == "8", "tp is of single_node_tp alone"
+    assert (usual.arguments["shared"], usual.arguments["small"]) == ("1", "on")
+    assert usual.environment["SHARED"] == usual.environment["SMALL"] == "1"
+    own, _ = sparse(
+        tmp_path, "variant=small", "hardware=b300", "chips=8", "strategy=single_node_tp"
+    )
+    assert own.arguments["alone"] == "1" and own.environment["CHIP"] == "1"
+    assert not {"shared", "small"} & own.arguments.keys() and "SHARED" not in own.environment
+    assert own.arguments["this_chip"] == "yes", "of this very chip: it stays"
+    assert own.arguments["compilation_config.pass_config.fuse_it"] == "True"
+    assert "tensor_parallel_size" not in own.arguments, "one chip"
+
+
+@pytest.mark.parametrize(("hardware", "count"), [("h200", "2"), ("mi300x", "4"), ("l4", "8")])
+def test_chips_by_hardware(tmp_path: Path, hardware: str, count: str) -> None:
+    words = ("strategy=single_node_tp", f"hardware={hardware}", "chips=8")
+    assert sparse(tmp_path, *words)[0].arguments["tensor_parallel_size"] == count
+
+
+def test_features_of_hardware_and_strategy(tmp_path: Path) -> None:
+    one = ("strategy=single_node_tp", "chips=1")
+    fast, _ = sparse(tmp_path, *one, "hardware=b200")
+    assert fast.arguments["speculative_config"] == "fast" and fast.environment["DRAFT"] == "1"
+    slow, _ = sparse(tmp_path, *one, "hardware=h200")
+    assert slow.arguments["speculative_config"] == "slow" and slow.environment["DRAFT"] == "2"
+    assert (fast.arguments["way"], slow.arguments["way"]) == ("first", "second")
+    assert slow.environment["SECOND"] == "1"
+    other, told = sparse(tmp_path, "hardware=h200", "chips=1", "features=[drafts, cache]")
+    assert "speculative_config" not in other.arguments and other.arguments["cache"] is True
+    assert "drafts is not for single_node_tep: single_node_tp, multi_node_tp" in told
+    assert "cache needs another process beside the server: cache server" in told
+    _, told = sparse(tmp_path, *one, "hardware=h200", "modes={ways: first}")
+    assert "ways: first is not for h200" in told
+
+
+def test_strategies_of_hardware(tmp_path: Path) -> None:
+    _, told = sparse(tmp_path, "strategy=multi_node_dep", "hardware=b300", "chips=8", "nodes=2")
+    assert "the recipe asks for 24 chips for multi_node_dep; there are 16" in told
+    two, _ = sparse(tmp_path, "strategy=multi_node_tp", "hardware=b300", "chips=8", "nodes=2")
+    assert two.arguments["tensor_parallel_size"] == "16"
+    for word in ("multi_node_dep", "multi_node_tp"):
+        with pytest.raises(UniscaleError, match=f"no {word} for h200"):
+            sparse(tmp_path, f"strategy={word}", "hardware=h200", "chips=8", "nodes=2")
+
+
+def test_what_a_recipe_says_of_this_machine(tmp_path: Path) -> None:
+    _, told = sparse(tmp_path, "hardware=mi300x", "chips=8", "variant=small")
+    assert "does not run on mi300x yet" in told
+    assert "nvfp4 of the variant small needs blackwell; this is mi300x" in told
+    assert "ROCm's kernels" in told and "CUDA's" not in told and "image" not in told
+    _, told = sparse(tmp_path, "hardware=h200", "chips=8", "variant=any")
+    assert "CUDA's kernels" in told and "nvfp4" not in told
+    assert "is not used" not in told
+
+
+def test_a_newer_vllm_for_a_variant(bench: Bench) -> None:
+    told = launch(formats=["hf"], model="", flags=[])
+    lay_payload(bench.payloads, record(backend="vllm", version="0.25.0", launch={"serve": told}))
+    path = bench.root / "recipe.yaml"
+    path.write_text(SPARSE)
+    settings = ("hardware=b300", "chips=1", "strategy=single_node_tp")
+    words = ["serve", str(path), "--dry-run", *(f"--set=recipe.{one}" for one in settings)]
+    first = bench.run(*words).ok()
+    assert "asks for vLLM" not in first.err
+    assert "--compilation-config.pass_config.fuse_it True" in first.out, "fields keep their names"
+    second = bench.run(*words, "--set", "recipe.variant=small").ok()
+    assert "asks for vLLM 0.30.0; the payload here is 0.25.0" in second.err
