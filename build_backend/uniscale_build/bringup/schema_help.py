@@ -22,9 +22,10 @@ HELP = {
     "backend.pins.origins": "Where the bytes may come from, in the order of trying.",
     "backend.pins.origins.git": "Address of a git repository that has the commit.",
     "backend.pins.origins.sdist": "File name of a source distribution on the package index.",
+    "backend.pins.origins.debian": "File name of a source archive of Debian (.orig.tar.xz).",
     "backend.pins.origins.archive": "Address of a tar or zip archive.",
     "backend.pins.origins.folder": "Folder on this machine.",
-    "backend.pins.origins.project": "Project on the package index that the sdist is of.",
+    "backend.pins.origins.project": "Project of the sdist, or source package of the Debian file.",
     "backend.pins.origins.sha256": "SHA-256 of the file, in hex.",
     "backend.pins.origins.path": "Folder inside the archive that holds the upstream.",
     "backend.pins.origins.drop": "Globs of files that packing has added to upstream's.",
@@ -48,6 +49,11 @@ HELP = {
     "backend.recipe.precompiled.files.sha256": "SHA-256 of the wheel, in hex.",
     "backend.recipe.precompiled.environment": "Environment that tells upstream not to compile.",
     "backend.recipe.precompiled.build_requires": "Build requirements in place of upstream's own.",
+    "backend.recipe.from_source": "What compiling the members asks for (kernels=source).",
+    "backend.recipe.from_source.sources": "Other projects that are compiled in, pinned.",
+    "backend.recipe.from_source.sources.name": "Its name, as upstream writes it.",
+    "backend.recipe.from_source.environment": "Environment of that build; {name} is its folder.",
+    "backend.recipe.from_source.build_requires": "Build requirements in place of upstream's own.",
     "backend.recipe.toolkit": "What the device's SDK may lack, from pinned wheels.",
     "backend.recipe.toolkit.project": "The wheel's project on the package index.",
     "backend.recipe.toolkit.unless": "Path below the SDK's first root that makes it needless.",
@@ -170,6 +176,7 @@ HELP = {
 
 
 def about(path: str) -> str:
-    """The sentence for a key; an adaptation's recipe has the keys of a backend's."""
+    """The sentence for a key; an adaptation's recipe has the keys of a backend's, a source a pin's."""
     inherited = path.replace("adaptation.recipe.", "backend.recipe.", 1)
-    return HELP[path] if path in HELP else HELP[inherited]
+    of_pin = inherited.replace("recipe.from_source.sources", "pins", 1)
+    return next(HELP[one] for one in (path, inherited, of_pin) if one in HELP)

@@ -6,14 +6,12 @@ The ``read_*`` functions say which keys there are; the JSON Schemas for editors 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from uniscale_build.errors import ManifestError, UniscaleError, raise_all
-from uniscale_build.ids import check_name, is_object_id, is_sha256
+from uniscale_build.ids import check_name
 from uniscale_build.manifests.check import cross_check
 from uniscale_build.manifests.devices import Device, image, read_device
 from uniscale_build.manifests.model import (
@@ -25,16 +23,21 @@ from uniscale_build.manifests.model import (
     Adaptation,
     Backend,
     Manifests,
-    Origin,
-    Pin,
     Recipe,
     canonical_task,
 )
-from uniscale_build.manifests.python import kit, native, precompiled, pythons, requirement_rule
+from uniscale_build.manifests.pins import read_pin
+from uniscale_build.manifests.python import (
+    from_source,
+    kit,
+    native,
+    precompiled,
+    pythons,
+    requirement_rule,
+)
 from uniscale_build.yamlfile import Fields, load
 
 FOLDERS = ("backends", "devices", "adaptations")
-ORIGINS = ("git", "sdist", "archive", "folder")
 Item = TypeVar("Item", Backend, Device, Adaptation)
 
 
@@ -42,93 +45,6 @@ def _tasks(fields: Fields) -> tuple[str, ...]:
     allowed = (*TASKS, *TASK_ALIASES)
     found = fields.some_of("tasks", allowed, "unknown-task")
     return tuple(dict.fromkeys(canonical_task(word) for word in found if word in allowed))
-
-
-def _origin(fields: Fields) -> Origin:
-    targets = {kind: fields.text(kind, "") for kind in ORIGINS}
-    kinds = [kind for kind, target in targets.items() if target]
-    kind = kinds[0] if len(kinds) == 1 else "folder"
-    target = targets[kind]
-    origin = Origin(
-        kind=kind,
-        url="" if kind == "sdist" else target,
-        project=fields.text("project", ""),
-        file=target if kind == "sdist" else "",
-        sha256=fields.text("sha256", ""),
-        path=fields.text("path", ""),
-        drop=fields.texts("drop"),
-        where=fields.value.where,
-    )
-    for word in _origin_faults(origin, kinds):
-        fields.fail(fields.value, word, slug="path-escape" if "inside" in word else "bad-pin")
-    fields.finish()
-    return origin
-
-
-def _origin_faults(origin: Origin, kinds: list[str]) -> Iterable[str]:
-    if len(kinds) != 1:
-        yield f"an origin is one of {', '.join(ORIGINS)}"
-        return
-    hashed = origin.kind in ("sdist", "archive")
-    if hashed and not is_sha256(origin.sha256):
-        yield '"sha256" must be 64 hexadecimal digits'
-    if not hashed and origin.sha256:
-        yield f'"sha256" is not for {origin.kind}: the pin\'s tree is what is checked'
-    if (origin.kind == "sdist") != bool(origin.project):
-        yield '"project" names the project of an sdist on the package index, and of nothing else'
-    if origin.kind == "git" and urlsplit(origin.url).scheme not in ("https", "ssh", "file"):
-        yield f"git address {origin.url!r} must be https, ssh or file"
-    if origin.kind == "archive" and urlsplit(origin.url).scheme not in ("https", "file"):
-        yield f"archive address {origin.url!r} must be https or file"
-    if origin.kind == "sdist" and not origin.file.lower().endswith((".tar.gz", ".zip")):
-        yield f"{origin.file!r} is not the name of a source distribution (.tar.gz or .zip)"
-    if origin.kind == "sdist" and "/" in origin.file:
-        yield '"sdist" is a file name; it must stay inside the downloads folder'
-    path = PurePosixPath(origin.path)
-    if ".." in path.parts or path.is_absolute():
-        yield '"path" must stay inside the archive'
-
-
-_SDIST = re.compile(r"(.+)-([^-]+?)(?:\.tar\.gz|\.zip)", re.IGNORECASE)
-
-
-def _pin(fields: Fields, backend: str) -> Pin:
-    pin = Pin(
-        backend=backend,
-        version=fields.text("version"),
-        commit=fields.text("commit", ""),
-        tree=fields.text("tree", ""),
-        origins=tuple(_origin(item) for item in fields.each("origins", "an origin")),
-        layers=fields.texts("layers"),
-        note=fields.text("note", ""),
-        where=fields.value.where,
-    )
-    for key in ("commit", "tree"):
-        found = fields.get(key)
-        if found is not None and not is_object_id(str(found.data)):
-            fields.fail(found, f'"{key}" must be a full object id of 40 digits', slug="bad-pin")
-    for word in _pin_faults(pin):
-        fields.fail(fields.value, word, slug="bad-pin")
-    fields.finish()
-    return pin
-
-
-def _pin_faults(pin: Pin) -> Iterable[str]:
-    if not pin.origins:
-        yield "a pin needs at least one origin"
-    if not (pin.commit and pin.tree) and not pin.note:
-        missing = " and ".join(key for key in ("commit", "tree") if not getattr(pin, key))
-        yield f'a pin without {missing} needs a "note" that says why'
-    if not pin.commit and pin.tree and any(origin.kind == "git" for origin in pin.origins):
-        yield "a git origin needs the commit"
-    for origin in pin.origins:
-        named = _SDIST.fullmatch(origin.file)
-        if origin.kind != "sdist" or origin.path or named is None:
-            continue
-        if re.sub(r"[-_.]+", "-", named[1]).lower() != re.sub(r"[-_.]+", "-", origin.project):
-            yield f"the pin is of project {origin.project}, but its file is {origin.file}"
-        if named[2] != pin.version:
-            yield f"the pin is version {pin.version}, but its file is {origin.file}"
 
 
 def _recipe(fields: Fields, *, partial: bool) -> Recipe:
@@ -144,6 +60,7 @@ def _recipe(fields: Fields, *, partial: bool) -> Recipe:
         environment=fields.pairs("environment"),
         build_requires=fields.texts("build_requires"),
         precompiled=precompiled(fields.fields("precompiled")),
+        from_source=from_source(fields.fields("from_source")),
         pythons=pythons(fields),
         native=native(fields.fields("native")),
         toolkit=tuple(kit(item) for item in fields.each("toolkit", "a kit")),
@@ -165,7 +82,7 @@ def read_backend(fields: Fields, where: str) -> Backend:
         license=fields.text("license"),
         purl=fields.text("purl"),
         tasks=_tasks(fields),
-        pins=tuple(_pin(item, name) for item in fields.each("pins", "a pin")),
+        pins=tuple(read_pin(item, name) for item in fields.each("pins", "a pin")),
         recipe=_recipe(fields.fields("recipe"), partial=False),
         launch=fields.tree("launch"),
         where=where,

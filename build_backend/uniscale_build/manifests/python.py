@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from uniscale_build.errors import did_you_mean
 from uniscale_build.ids import is_sha256
 from uniscale_build.manifests.model import (
     ANY_PYTHON,
     RULES,
+    FromSource,
     Kit,
     Native,
+    Pin,
     PinnedWheel,
     Precompiled,
     RequirementRule,
 )
+from uniscale_build.manifests.pins import read_pin
 from uniscale_build.yamlfile import Fields
 
 
@@ -48,6 +52,41 @@ def precompiled(fields: Fields) -> Precompiled | None:
         what = "precompiled needs project, members and files"
         fields.fail(fields.value, what, slug="missing-key")
     return found
+
+
+def from_source(fields: Fields) -> FromSource | None:
+    """The ``from_source`` of a recipe; None when it has none."""
+    found = FromSource(
+        sources=tuple(_source(item) for item in fields.each("sources", "a source")),
+        environment=fields.pairs("environment"),
+        build_requires=fields.texts("build_requires"),
+        where=fields.value.where,
+    )
+    fields.finish()
+    if not fields.keys:
+        return None
+    names = {pin.backend for pin in found.sources}
+    for word in re.findall(r"\{(\w+)\}", " ".join(found.environment.values())):
+        if word not in names:
+            value = fields.get("environment") or fields.value
+            fields.fail(value, f"{{{word}}} is no source", did_you_mean(word, names),
+                        slug="unknown-word")  # fmt: skip
+    return found
+
+
+def _source(fields: Fields) -> Pin:
+    """A pin with a ``name``, which is that of its folder too."""
+    name = fields.text("name")
+    if re.fullmatch(r"\w+", name) is None:
+        what = '"name" must be of letters, digits and underscores'
+        fields.fail(fields.get("name") or fields.value, what)
+    pin = read_pin(fields, name)
+    if not pin.tree:
+        fields.fail(fields.value, "a source needs its tree", slug="no-tree")
+    if pin.layers:
+        value = fields.get("layers") or fields.value
+        fields.fail(value, "layers are for the backend itself, not for what is compiled in")
+    return pin
 
 
 def kit(fields: Fields) -> Kit:

@@ -24,6 +24,7 @@ from uniscale_build.manifests.model import (
     Recipe,
     canonical_task,
 )
+from uniscale_build.plans.facts import pin_facts, python_facts, toolkit_facts
 from uniscale_build.project import Project
 from uniscale_build.settings import Settings
 from uniscale_build.store import digest
@@ -64,12 +65,7 @@ class BackendPlan:
             "backend": self.backend.name,
             "device": self.device.name,
             "tasks": list(self.tasks),
-            "pin": {
-                "version": self.pin.version,
-                "commit": self.pin.commit,
-                "tree": self.pin.tree,
-                "origins": [origin.describe() for origin in self.pin.origins],
-            },
+            "pin": pin_facts(self.pin),
             "layers": [
                 {"name": layer.name, "title": layer.title, "base": layer.base,
                  "result": layer.result}
@@ -288,53 +284,10 @@ def _fill(plan: BackendPlan, settings: Settings) -> BackendPlan:
     defines = {name: fill(value) for name, value in plan.recipe.defines.items()}
     defines |= settings.cmake_defines
     environment = {name: fill(value) for name, value in plan.recipe.environment.items()}
-    precompiled = plan.recipe.precompiled if settings.kernels == "precompiled" else None
+    other = "from_source" if settings.kernels == "precompiled" else "precompiled"
     recipe = Recipe(**{**vars(plan.recipe), "defines": defines, "environment": environment,
-                       "precompiled": precompiled})  # fmt: skip
+                       other: None})  # fmt: skip
     return BackendPlan(**{**vars(plan), "recipe": recipe})
-
-
-def toolkit_facts(recipe: Recipe) -> dict[str, object]:
-    """The pinned wheels that stand in for what an SDK lacks; nothing for recipes without."""
-    if not recipe.toolkit:
-        return {}
-    return {
-        "toolkit": [
-            {
-                "project": kit.project,
-                "unless": kit.unless,
-                "strip": kit.strip,
-                "members": list(kit.members),
-                "sha256": {item.file: item.sha256 for item in kit.files},
-                "defines": dict(sorted(kit.defines.items())),
-                "environment": dict(sorted(kit.environment.items())),
-            }
-            for kit in recipe.toolkit
-        ]
-    }
-
-
-def python_facts(recipe: Recipe) -> dict[str, object]:
-    """What only the recipes of Python projects say; nothing for the others."""
-    if recipe.kind != "pep517":
-        return {}
-    facts: dict[str, object] = {"build_requires": list(recipe.build_requires)}
-    if recipe.precompiled is not None:
-        facts["precompiled"] = {
-            "project": recipe.precompiled.project,
-            "members": list(recipe.precompiled.members),
-            "sha256": {item.file: item.sha256 for item in recipe.precompiled.files},
-            "environment": dict(sorted(recipe.precompiled.environment.items())),
-            "build_requires": list(recipe.precompiled.build_requires),
-        }
-    if recipe.native is not None:
-        facts["native"] = {
-            "source": recipe.native.source,
-            "targets": list(recipe.native.targets),
-            "languages": list(recipe.native.languages),
-            "defines": dict(sorted(recipe.native.defines.items())),
-        }
-    return facts
 
 
 def build_record(plan: BackendPlan) -> Mapping[str, object]:

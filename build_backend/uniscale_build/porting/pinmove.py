@@ -117,7 +117,7 @@ def _changed(plan: Plan, raw: bytes, path: list[Step]) -> bytes:
 
 
 def _origin_data(origin: Origin) -> dict[str, object]:
-    data: dict[str, object] = {origin.kind: origin.file if origin.kind == "sdist" else origin.url}
+    data: dict[str, object] = {origin.kind: origin.file or origin.url}
     for key in ("project", "sha256", "path"):
         if value := getattr(origin, key):
             data[key] = value

@@ -113,6 +113,15 @@ def dependencies(info: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "annotations": {"carries": backend},
             }
         )
+    for source in (info["settings"].get("from_source") or {}).get("sources", ()):
+        found.append(
+            {
+                "name": source["name"],
+                "uri": f"pkg:generic/{quote(source['name'])}@{quote(source['version'])}",
+                "digest": {"gitTree": source["tree"]},
+                "annotations": {"compiled_into": backend},
+            }
+        )
     for layer in info["layers"]:
         found.append(
             {

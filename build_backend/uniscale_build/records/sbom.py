@@ -135,11 +135,31 @@ def _component(info: Mapping[str, Any], prefixes: Mapping[str, Path]) -> dict[st
     }
     if upstream.get("license"):
         found["licenses"] = [{"expression": str(upstream["license"])}]
+    parts = [_compiled_in(name, source) for source in _sources(info)]
     if name in prefixes:
-        found["components"] = [
-            _distribution(name, record) for record in payload_records(prefixes[name])
-        ]
+        parts += [_distribution(name, record) for record in payload_records(prefixes[name])]
+    if parts:
+        found["components"] = parts
     return found
+
+
+def _sources(info: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Other projects that the payload's compiled members hold."""
+    found: Sequence[Mapping[str, Any]] = (info["settings"].get("from_source") or {}).get(
+        "sources", ()
+    )
+    return found
+
+
+def _compiled_in(payload: str, source: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "library",
+        "bom-ref": f"payload:{payload}/{source['name']}",
+        "name": source["name"],
+        "version": source["version"],
+        "purl": f"pkg:generic/{quote(source['name'])}@{quote(source['version'])}",
+        "properties": [{"name": "uniscale:tree", "value": source["tree"]}],
+    }
 
 
 def _distribution(payload: str, record: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from uniscale_build.git.db import GitDb
 from uniscale_build.ids import is_object_id, slug
 from uniscale_build.manifests.model import Backend, Origin, Pin
 from uniscale_build.progress import Reporter, Silent
-from uniscale_build.sources import archive, pypi
+from uniscale_build.sources import archive, debian, pypi
 from uniscale_build.sources.download import download, without_secrets
 from uniscale_build.store import digest, write_atomic
 
@@ -97,6 +97,7 @@ def _fetch(db: GitDb, commit: str, origin: Origin, reporter: Reporter) -> str:
     ways: dict[str, Callable[[], str]] = {
         "git": lambda: _from_git(db, commit, origin),
         "sdist": lambda: _from_index(db, origin, reporter),
+        "debian": lambda: _from_debian(db, origin, reporter),
         "archive": lambda: _from_archive(db, origin, reporter),
         "folder": lambda: _from_folder(db, origin),
     }
@@ -132,6 +133,19 @@ def _from_index(db: GitDb, origin: Origin, reporter: Reporter) -> str:
     kept = db.store.downloads / origin.sha256 / origin.file
     url = "" if kept.is_file() else pypi.find_file(origin.project, origin.file).url
     return _import(db, download(db.store, url, origin.sha256, origin.file, reporter), origin)
+
+
+def _from_debian(db: GitDb, origin: Origin, reporter: Reporter) -> str:
+    kept = db.store.downloads / origin.sha256 / origin.file
+    urls = [""] if kept.is_file() else debian.addresses(origin.project, origin.file)
+    for number, url in enumerate(urls, 1):
+        try:
+            path = download(db.store, url, origin.sha256, origin.file, reporter)
+            break
+        except SourceError:
+            if number == len(urls):
+                raise
+    return _import(db, path, origin)
 
 
 def _from_archive(db: GitDb, origin: Origin, reporter: Reporter) -> str:

@@ -22,9 +22,12 @@ import uniscale_build
 from uniscale_build.build import distinfo, precompiled
 from uniscale_build.build.compile import OutOfMemory, fewer_jobs, run_build
 from uniscale_build.errors import CompileError, ToolchainError, WheelError
+from uniscale_build.git import worktree
+from uniscale_build.git.db import GitDb
 from uniscale_build.plans.plan import BackendPlan
 from uniscale_build.plans.requirements import Applied, apply_rules, check_declared
 from uniscale_build.progress import Reporter
+from uniscale_build.sources import obtain
 from uniscale_build.store import Store, write_atomic
 
 # What PEP 518 says for a tree that does not say what its build needs.
@@ -64,10 +67,10 @@ def build(python: PythonBuild, reporter: Reporter, keep_open: Sequence[int] = ()
     `ManifestError` when the adaptation's requirements are not those of what was built,
     `WheelError` when it is another distribution or version than the manifest says.
     """
-    jobs = python.jobs
+    jobs, extra = python.jobs, _lay_out_sources(python, reporter)
     while True:
         try:
-            _run(python, jobs, reporter, keep_open)
+            _run(python, jobs, extra, reporter, keep_open)
             break
         except OutOfMemory:
             if jobs == 1:
@@ -137,9 +140,34 @@ def upstream_requires(source: Path) -> tuple[str, ...]:
     return tuple(str(text) for text in requires)
 
 
-def _run(python: PythonBuild, jobs: int, reporter: Reporter, keep_open: Sequence[int]) -> None:
+def _lay_out_sources(python: PythonBuild, reporter: Reporter) -> dict[str, str]:
+    """The sources that are compiled in, each in a folder of its own; the environment tells where.
+
+    `SourceError` names every origin of the one that cannot be had.
+    """
+    given = python.item.recipe.from_source
+    if given is None:
+        return {}
+    db = GitDb(python.store).open()
+    folders = {pin.backend: python.work / "sources" / pin.backend for pin in given.sources}
+    for pin in given.sources:
+        tree = obtain.obtain(db, pin, reporter=reporter, offline=python.offline)
+        worktree.materialise(db, tree, folders[pin.backend])
+    return {
+        name: re.sub(r"\{(\w+)\}", lambda word: str(folders[word[1]]), text)
+        for name, text in given.environment.items()
+    }
+
+
+def _run(
+    python: PythonBuild,
+    jobs: int,
+    extra: Mapping[str, str],
+    reporter: Reporter,
+    keep_open: Sequence[int],
+) -> None:
     recipe, source = python.item.recipe, python.work / "src"
-    pinned = recipe.precompiled
+    pinned = recipe.precompiled or recipe.from_source
     requires = (pinned.build_requires if pinned else ()) or recipe.build_requires
     python.install.mkdir(parents=True, exist_ok=True)
     spec = python.work / "uniscale-spec.json"
@@ -159,7 +187,7 @@ def _run(python: PythonBuild, jobs: int, reporter: Reporter, keep_open: Sequence
         [sys.executable, "-m", "uniscale_build.build.recipes.pip_steps", str(spec)],
         log=python.work / "build.log",
         # Only the driver needs our package; it takes it out for upstream's build.
-        env={**_environment(python, jobs), "PYTHONPATH": package},
+        env={**_environment(python, jobs), **extra, "PYTHONPATH": package},
         cwd=python.work,
         reporter=reporter,
         keep_open=keep_open,
