@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,9 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
         for file in sorted(os.listdir("pyengine")):
             if file.endswith(".py") and not os.environ.get("PYENGINE_EMPTY"):
                 out.write(f"pyengine/{{file}}")
+        if os.environ.get("PYENGINE_MATH"):
+            with open(os.path.join(os.environ["PYENGINE_MATH"], "math.c")) as source:
+                out.writestr("pyengine/_math.bin", source.read())
         if os.environ.get("PYENGINE_COMPILES"):
             out.writestr("pyengine/_kernels.so", b"compiled here")
         out.writestr(f"{{info}}/METADATA", _metadata())
@@ -111,6 +116,7 @@ requirement_rules:
     why: the image has it
 """
 KERNELS = b"compiled elsewhere"
+MATH = b"int one(void) { return 1; }\n"
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,29 @@ class PyEngine:
             f"        sha256: {sha256}\n"
             "    environment:\n      PYENGINE_PRECOMPILED: '1'\n"
         )
+
+
+def debian_mirror(tmp_path: Path) -> tuple[Path, str]:
+    """A mirror with one source package, as Debian lays it out; gives its recipe text too."""
+    mirror = tmp_path / "mirror"
+    file = mirror / "pool/main/libm/libmath/libmath_2.0+ds.orig.tar.xz"
+    file.parent.mkdir(parents=True)
+    with tarfile.open(file, "w:xz") as archive:
+        member = tarfile.TarInfo("libmath-2.0/math.c")
+        member.size = len(MATH)
+        archive.addfile(member, io.BytesIO(MATH))
+    upstream = tmp_path / "math"
+    upstream.mkdir()
+    (upstream / "math.c").write_bytes(MATH)
+    tree = GitDb(Store(tmp_path / "cache")).open().import_folder(upstream)
+    recipe = (
+        "recipe:\n  from_source:\n    sources:\n      - name: libmath\n        version: 2.0\n"
+        f"        tree: {tree}\n        note: an archive tells no commit\n        origins:\n"
+        f"          - debian: {file.name}\n            project: libmath\n"
+        f"            sha256: {hashlib.sha256(file.read_bytes()).hexdigest()}\n"
+        "    environment:\n      PYENGINE_MATH: '{libmath}'\n"
+    )
+    return mirror, recipe
 
 
 def make_engine(tmp_path: Path, cache: str = "cache") -> PyEngine:

@@ -176,7 +176,7 @@ HELP = {
 
 
 def about(path: str) -> str:
-    """The sentence for a key; an adaptation's recipe has the keys of a backend's, a source a pin's."""
+    """The sentence for a key; an adaptation's recipe has a backend's keys, a source a pin's."""
     inherited = path.replace("adaptation.recipe.", "backend.recipe.", 1)
     of_pin = inherited.replace("recipe.from_source.sources", "pins", 1)
     return next(HELP[one] for one in (path, inherited, of_pin) if one in HELP)
