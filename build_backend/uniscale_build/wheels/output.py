@@ -49,6 +49,11 @@ class Output:
             self._part_ways()
         self._part.seek(place)
 
+    def repeat(self) -> None:
+        """The whole of the old file, as it is."""
+        assert self._old is not None
+        self._at = os.fstat(self._old).st_size
+
     def restart(self) -> None:
         """Forget all that was written, and the old file."""
         self._old = None

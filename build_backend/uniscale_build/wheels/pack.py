@@ -81,7 +81,7 @@ def pack(
     A member whose content ``previous`` holds is copied from there without compressing it again.
     `WheelError` for a member that is no regular file or cannot be read.
     """
-    sized = [(member, _size_of(member)) for member in members]
+    sized = [(member, size_of(member)) for member in members]
     total = sum(size for _, size in sized)
     rows: list[Row] = []
     queue: deque[_Piece] = deque()
@@ -168,7 +168,7 @@ def _large(
     """The pieces of a file that is more than one block."""
     assert isinstance(member.source, Path)
     if previous is not None and previous.may_have(size):
-        packed = previous.find(_hash(member.source), size)
+        packed = previous.find(hash_file(member.source), size)
         if packed is not None:
             yield _Piece(size, copied=(member, packed))
             return
@@ -225,7 +225,8 @@ def _blocks(
                 return
 
 
-def _hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content; `WheelError` when it is no regular file or cannot be read."""
     sha256 = hashlib.sha256()
     buffer = memoryview(bytearray(BLOCK))
     with open_member(path) as handle:
@@ -266,7 +267,8 @@ def open_member(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _size_of(member: Member) -> int:
+def size_of(member: Member) -> int:
+    """Bytes of its content; `WheelError` when it is no regular file."""
     if isinstance(member.source, bytes):
         return len(member.source)
     try:

@@ -7,6 +7,7 @@ the folder, the umask, the clock, the number of threads, or on what was written 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from uniscale_build.wheels.deflate import Codec, codec
 from uniscale_build.wheels.output import Output, replacing
 from uniscale_build.wheels.pack import cores, pack
 from uniscale_build.wheels.previous import Previous
+from uniscale_build.wheels.same import same_rows
 from uniscale_build.wheels.wheelread import Wheel, read_wheel
 from uniscale_build.wheels.zipfmt import FIRST_EPOCH, Archive, dos_time
 
@@ -102,12 +104,15 @@ def write_wheel(
     wheel = wheel_file(tag, generator(chosen.identity))
     files = [*payload, *_own(info, metadata, wheel, entry_points, extra)]
     target = out_dir / f"{stem}-{tag}.whl"
+    count = max(1, threads if threads is not None else cores())
+    same = _Same(target, files, f"{info}/RECORD", epoch, count, reporter)
+    if again := same(previous, previous_sha256):
+        return again
     with (
         _previous(previous, chosen, previous_sha256, reporter) as before,
         disk_errors(out_dir, "point the output folder"),
         replacing(target, before.handle if before is not None else None, reporter) as output,
     ):
-        count = max(1, threads if threads is not None else cores())
         fill = _Fill(output, files, f"{info}/RECORD", chosen, epoch, count, reporter)
         written = fill(before)
         # What was copied is as good as where it came from; the same bytes again settle it at once.
@@ -116,6 +121,41 @@ def write_wheel(
             output.restart()
             written = fill(None)
     return WheelFile(target, written.sha256, written.size, written.rows)
+
+
+@dataclass(frozen=True)
+class _Same:
+    """Keeps, or copies, the previous wheel when it is what would be written."""
+
+    target: Path
+    members: Sequence[Member]
+    record: str
+    epoch: int
+    threads: int
+    reporter: Reporter
+
+    def __call__(self, previous: Path | None, sha256: str | None) -> WheelFile | None:
+        """The wheel at the target, when it needs no writing; else None."""
+        if previous is None or sha256 is None:
+            return None
+        try:
+            stream = previous.open("rb")
+        except OSError:
+            return None  # the ordinary way tells why
+        with stream:
+            handle = stream.fileno()
+            rows = same_rows(handle, sha256, self.members, self.record, epoch=self.epoch,
+                             threads=self.threads, reporter=self.reporter)  # fmt: skip
+            if rows is None:
+                return None
+            folder = self.target.parent
+            with (
+                disk_errors(folder, "point the output folder"),
+                replacing(self.target, handle, self.reporter) as output,
+            ):
+                output.repeat()
+                size = os.fstat(handle).st_size
+        return WheelFile(self.target, sha256, size, rows)
 
 
 def _own(
