@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SHIPPED = os.path.join(os.path.dirname(__file__), "models")
 _MAGIC = b"GGUF"
+_VISION = "mmproj"  # mmproj-*.gguf is the image part of the model that lies beside it
 _HEADER = 24  # bytes: magic, version, number of tensors, number of metadata entries
 # Compiled when they are first needed: not on the way to exec.
 _HUB = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
@@ -35,6 +36,7 @@ class Model(Frozen):
     name: str
     formats: Mapping[str, str]
     generation: Generation = Generation()
+    vision: str | None = None  # the part of a GGUF that sees images, a file beside it
 
 
 def resolve(word: str, *, must_exist: bool = True) -> Model:
@@ -49,7 +51,7 @@ def resolve(word: str, *, must_exist: bool = True) -> Model:
     if word in shipped:
         # Greedy, and short: the demo model is small and knows a few sentences.
         generation = Generation(temperature=0.0, max_tokens=128)
-        return Model(word, _of_folder(shipped[word]), generation)
+        return _of_folder(word, shipped[word], generation)
     path = os.path.abspath(os.path.expanduser(word))
     name = os.path.basename(path)
     try:
@@ -63,7 +65,7 @@ def resolve(word: str, *, must_exist: bool = True) -> Model:
     except OSError as error:
         raise _unusable(path, str(error.strerror)) from error
     if stat.S_ISDIR(mode):
-        return Model(_api_name(name), _of_folder(path))
+        return _of_folder(_api_name(name), path)
     if not stat.S_ISREG(mode):
         raise _unusable(path, "it is neither a file nor a folder")
     check_gguf(path)
@@ -138,7 +140,7 @@ def _shipped() -> dict[str, str]:
         return {}
 
 
-def _of_folder(folder: str) -> dict[str, str]:
+def _of_folder(name: str, folder: str, generation: Generation | None = None) -> Model:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
@@ -148,6 +150,7 @@ def _of_folder(folder: str) -> dict[str, str]:
     if gguf is not None:
         check_gguf(gguf)
         formats["gguf"] = gguf
+    seeing = [one for one in names if one.startswith(_VISION) and one.endswith(".gguf")]
     for place in (folder, os.path.join(folder, "hf")):
         if os.path.isfile(os.path.join(place, "config.json")):
             formats["hf"] = place
@@ -159,12 +162,13 @@ def _of_folder(folder: str) -> dict[str, str]:
             hint="a model folder holds config.json (Hugging Face) or one .gguf file",
             slug="no-model",
         )
-    return formats
+    # Of several, nobody knows which one is meant.
+    vision = os.path.join(folder, seeing[0]) if gguf is not None and len(seeing) == 1 else None
+    return Model(name, formats, generation or Generation(), vision)
 
 
 def _gguf_in(folder: str, names: list[str]) -> str | None:
-    # mmproj-*.gguf is the image part of the model that lies beside it.
-    models = [name for name in names if not name.startswith("mmproj")]
+    models = [name for name in names if not name.startswith(_VISION)]
     # Parts of one split model share what stands before -00001-of-00003; the first stands for all.
     first: dict[str, str] = {}
     for name in models:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uniscale.vocabulary import Spoken
 
 _PARALLEL = ("tensor", "pipeline", "data")
+_VISION = "--mmproj"  # llama.cpp's flag for the image part of a model
 _ALWAYS = ("host", "port", "served_model_name")
 
 
@@ -101,6 +102,9 @@ def prepare(request: Request, *, task: str, host: str, port: int) -> Prepared:
         "served_model_name": request.name or model.name,
     }
     described, spoken = _spoken(request, engine, {**arguments, "model": path})
+    words = spoken.words if spoken else ()
+    if model.vision is not None and path == model.formats.get("gguf") and _VISION in launch.flags:
+        words = (_VISION, model.vision, *words)
     environ = {**os.environ, **request.environment}
     command = engines.command(
         launch,
@@ -109,7 +113,7 @@ def prepare(request: Request, *, task: str, host: str, port: int) -> Prepared:
         arguments=arguments,
         raw=request.raw,
         environ=environ,
-        spoken=spoken.words if spoken else (),
+        spoken=words,
     )
     added = {**request.environment, **_visible(request, engine), **command.environment}
     command = changed(command, environment=added, warnings=spoken.warnings if spoken else ())

@@ -9,7 +9,7 @@ import pytest
 from uniscale import models
 from uniscale_build.errors import LaunchError
 
-from .helpers import lay_gguf
+from .helpers import Bench, launch, lay_gguf, lay_payload, record
 
 
 def refused(word: str | Path) -> LaunchError:
@@ -126,3 +126,20 @@ def test_shipped_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "SHIPPED", str(tmp_path / "models"))
     assert refused("demo").slug == "no-model"
+
+
+def test_the_image_part_goes_with_its_model(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    lay_gguf(folder / "small.gguf")
+    part = lay_gguf(folder / "mmproj-small.gguf")
+    assert models.resolve(str(folder)).vision == str(part)
+    told = launch(flags=["--model", "--host", "--port", "--alias", "--mmproj", "--no-mmproj"])
+    lay_payload(bench.payloads, record(launch={"serve": told}))
+    out = bench.run("serve", folder, "--dry-run").ok().out
+    assert f"--mmproj {part}" in out
+    mine = bench.run("serve", folder, "--dry-run", "--", "--mmproj", "mine.gguf").ok().out
+    assert "--mmproj mine.gguf" in mine and str(part) not in mine
+    assert str(part) not in bench.run("serve", folder, "--dry-run", "--", "--no-mmproj").ok().out
+    lay_gguf(folder / "mmproj-other.gguf")
+    assert models.resolve(str(folder)).vision is None, "nobody knows which one is meant"

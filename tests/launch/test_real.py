@@ -14,6 +14,7 @@ import pytest
 from uniscale import client, models, payloads, ports
 from uniscale_build import __file__ as build_file
 
+from . import vision
 from .helpers import PATIENCE, Result, alive, until
 
 pytestmark = pytest.mark.engine
@@ -126,3 +127,25 @@ def test_unknown_flags(environ: dict[str, str]) -> None:
         pytest.skip("the payload records no flags")
     result = run(environ, "serve", "demo", "--", "--ctx-sise", "8")
     assert 'did you mean "--ctx-size"?' in result.refused("unknown-flag")
+
+
+def test_it_sees_an_image(environ: dict[str, str], tmp_path: Path) -> None:
+    demo = Path(models.SHIPPED) / "demo"
+    questions = ("What is a layer?", "What is a pin?")
+    words = vision.words(demo / "answers.jsonl", questions)
+    known = sorted({token for tokens in words.values() for token in tokens})
+    folder = tmp_path / "seeing"
+    folder.mkdir()
+    (folder / "demo.gguf").symlink_to(demo / "model.gguf")
+    vision.write_encoder(demo / "model.gguf", known, folder / "mmproj-demo.gguf")
+    answers = {}
+    for number, question in enumerate(questions):
+        image = tmp_path / f"{number}.png"
+        image.write_bytes(vision.image(words[question], known))
+        # The image says all but the last word.
+        words_ = (str(folder), "?", "--image", str(image), "--temperature", "0")
+        answers[question] = run(environ, "infer", *words_).ok().out.strip()
+    lines = (demo / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    told = [json.loads(line)["messages"] for line in lines]
+    expected = {user["content"]: answer["content"] for user, answer in (one[-2:] for one in told)}
+    assert answers == {question: expected[question] for question in questions}
