@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 from pathlib import Path
@@ -13,7 +14,8 @@ from uniscale_build.layers.binarypatch import block_problem
 from uniscale_build.layers.layerfile import patch_label, same_patch, sections, shown
 from uniscale_build.layers.lint import lint_patch
 from uniscale_build.layers.markers import marker_problems
-from uniscale_build.layers.patchtext import quote, read_patch, unquote
+from uniscale_build.layers.patchtext import quote, read_closely, read_patch, unquote
+from uniscale_build.layers.plainpatch import plain_section
 from uniscale_build.pathrules import escaping_links, is_dot_git, link_problem, path_problem
 
 from tests.hostile.patches import GOOD, OTHER, binary, changed, created
@@ -90,6 +92,33 @@ def test_damage_is_an_error_or_harmless(patch: bytes, at: int, cut: int, put: by
 @given(st.binary(max_size=400))
 def test_noise_is_never_a_patch(noise: bytes) -> None:
     assert slugs(noise)
+
+
+PLAIN = changed(
+    b"a/b.py", b"@@ -1,3 +1,4 @@ def x():\n one\n-two\n+zwei\n+drei\n three\n@@ -9 +10 @@\n-+\n+-\n"
+)
+GONE = PLAIN.replace(b"index", b"deleted file mode 100755\nindex").replace(b" 100644\n", b"\n")
+GONE = GONE.replace(b"+++ b/a/b.py", b"+++ /dev/null")
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from([PLAIN, GONE]), st.integers(0, 300), st.integers(0, 3),
+    st.sampled_from([b"", b"\n", b"+", b"-", b" ", b"1", b",", b"\r", b"\\", b"\0", b"@@ ", b"a/"]),
+)  # fmt: skip
+@example(PLAIN, 0, 0, b"")
+@example(GONE, 0, 0, b"")
+def test_plain_patches_are_read_as_all_others(patch: bytes, at: int, cut: int, put: bytes) -> None:
+    """The short way says what the long way says, or leaves the patch to it."""
+    damaged = patch[:at] + put + patch[at + cut :]
+    plain = plain_section(damaged)
+    if damaged == patch:
+        assert plain is not None
+    if plain is not None:
+        (section,), problems = read_closely(damaged)
+        assert not problems
+        assert (plain.added, plain.removed) == (section.added, section.removed)
+        assert dataclasses.replace(plain, text=b"", start=0) == section
 
 
 def test_place_of_an_error() -> None:

@@ -17,11 +17,15 @@ _IGNORED_BY_HFS = dict.fromkeys(
 _SHORT_MODULES = re.compile(r"gitmod~[1-4]|gi7eba~[1-9]|gi7eb~[1-9]\d|gi7e~[1-9]\d\d")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(rb"[A-Za-z]:[\\/]")
+# No dot in front, nothing that a file system leaves out or cuts off: no part can be git's own.
+_ORDINARY = re.compile(rb"[\w+=,-][\w.+=,-]*(?:/[\w+=,-][\w.+=,-]*)*")
 _LINKS_DEEP = 40  # as many as Linux follows
 
 
 def path_problem(path: bytes) -> tuple[str, str] | None:
     """What is wrong with a path in a layer, as (slug, sentence about it); None when it is fine."""
+    if len(path) <= 255 and _ORDINARY.fullmatch(path):
+        return None
     if not path:
         return "bad-path", "has no name"
     if path.startswith((b"/", b"\\")) or _DRIVE.match(path):

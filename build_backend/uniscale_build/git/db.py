@@ -7,31 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from uniscale_build.errors import SourceError
+from uniscale_build.git.index import Entry as Entry
+from uniscale_build.git.index import Index as Index
+from uniscale_build.git.index import Listing as Listing
 from uniscale_build.git.process import GitFailed as GitFailed
 from uniscale_build.git.process import Ran as Ran
+from uniscale_build.git.process import Running as Running
 from uniscale_build.git.process import git_environment as git_environment
 from uniscale_build.git.process import run_git as run_git
+from uniscale_build.git.process import start_git as start_git
 from uniscale_build.ids import is_object_id
 from uniscale_build.store import Store, disk_errors, write_atomic
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One file of a tree: mode (``100644``, ``100755``, ``120000``, ``160000``) and blob id."""
-
-    mode: str
-    oid: str
 
 
 def _quote(path: bytes) -> bytes:
@@ -46,94 +41,9 @@ def _mode_of(path: bytes) -> str:
     return "100755" if os.stat(path).st_mode & stat.S_IXUSR else "100644"
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The names of an index, and its links with their blobs."""
-
-    paths: frozenset[bytes]
-    links: Mapping[bytes, str]
-
-
-def _listing(raw: bytes) -> Listing:
-    lines = raw.split(b"\0")[:-1]
-    links = (line.split(b"\t", 1) for line in lines if line.startswith(b"120000 "))
-    return Listing(
-        frozenset([line[line.index(b"\t") + 1 :] for line in lines]),
-        {path: head.split(b" ")[1].decode() for head, path in links},
-    )
-
-
-class Index:
-    """A temporary index in the store; made by `GitDb.index`."""
-
-    def __init__(self, db: GitDb, path: Path) -> None:
-        self._db = db
-        self._path = path
-        self._env = {"GIT_INDEX_FILE": str(path)}
-
-    def read(self, tree: str) -> None:
-        """Fill the index with ``tree``."""
-        self._db.run("read-tree", tree, env=self._env)
-
-    def read_kept(self, tree: str) -> Listing:
-        """`read` and `listing`, remembered: layers are applied to the same few trees."""
-        kept = self._db.path / "uniscale-indexes" / tree
-        names = kept.with_name(f"{tree}.names")
-        try:
-            shutil.copyfile(kept, self._path)
-            return _listing(names.read_bytes())
-        except FileNotFoundError:
-            self.read(tree)
-            raw = self._db.run("ls-files", "-s", "-z", env=self._env).out
-            kept.parent.mkdir(exist_ok=True)
-            write_atomic(kept, self._path.read_bytes())
-            write_atomic(names, raw)
-            return _listing(raw)
-
-    def apply(
-        self,
-        patch: bytes | Path,
-        *,
-        check: bool = True,
-        reverse: bool = False,
-        include: str | None = None,
-        names: bool = False,
-        dry: bool = False,
-    ) -> Ran:
-        """Apply a whole patch, all of it or nothing; the caller reads ``Ran.err`` on failure.
-
-        ``include`` limits it to paths that match the pattern; with ``names`` the output is
-        ``--numstat -z``: which files git found in the patch. ``dry`` only asks.
-        """
-        args = ["apply", "--cached", "--whitespace=nowarn"]
-        args += ["--apply", "--numstat", "-z"] if names else ["--verbose"]
-        if dry:
-            args.append("--check")
-        if reverse:
-            args.append("--reverse")
-        if include is not None:
-            args.append(f"--include={include}")
-        return self._db.run(*args, "-", stdin=patch, env=self._env, check=check)
-
-    def put(self, entries: Iterable[tuple[bytes, Entry]]) -> None:
-        """Add or replace files, paths as bytes."""
-        lines = [f"{entry.mode} {entry.oid}\t".encode() + path + b"\0" for path, entry in entries]
-        if lines:
-            self._db.run("update-index", "-z", "--index-info", stdin=b"".join(lines), env=self._env)
-
-    def remove(self, paths: Iterable[bytes]) -> None:
-        """Take files out."""
-        lines = [b"0 " + b"0" * 40 + b"\t" + path + b"\0" for path in paths]
-        if lines:
-            self._db.run("update-index", "-z", "--index-info", stdin=b"".join(lines), env=self._env)
-
-    def listing(self) -> Listing:
-        """What the index holds."""
-        return _listing(self._db.run("ls-files", "-s", "-z", env=self._env).out)
-
-    def write_tree(self) -> str:
-        """The tree that the index holds, written to the store."""
-        return self._db.run("write-tree", env=self._env).text
+def _content(path: bytes) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 class GitDb:
@@ -164,8 +74,19 @@ class GitDb:
         cwd: Path | None = None,
     ) -> Ran:
         """Any git command on this repository."""
+        with self.start(*args, stdin=stdin, env=env, cwd=cwd) as running:
+            return running.wait(check=check)
+
+    def start(
+        self,
+        *args: str,
+        stdin: bytes | Path | IO[bytes] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Running:
+        """`run` without waiting; to be used in a ``with`` statement."""
         where = {"GIT_DIR": str(self.path), **(env or {})}
-        return run_git(args, cwd=cwd or self.path, stdin=stdin, env=where, check=check)
+        return start_git(args, cwd=cwd or self.path, stdin=stdin, env=where)
 
     def has(self, oid: str) -> bool:
         """True when the object is in the store (for completeness see `keep`)."""
@@ -247,13 +168,27 @@ class GitDb:
                 path.write_bytes(data)
             return self.write_files(paths)
 
-    def write_files(self, paths: Sequence[Path]) -> list[str]:
+    def write_files(self, paths: Sequence[Path | bytes]) -> list[str]:
         """Store the bytes of many files (links are followed: check before); their ids in order."""
-        plain = [p for p in paths if b"\n" not in os.fsencode(p)]
-        listed = b"".join(os.fsencode(path.absolute()) + b"\n" for path in plain)
-        out = self.run("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=listed).text
-        ids = dict(zip(plain, out.split("\n"), strict=True)) if plain else {}
-        return [ids[path] if path in ids else self.write_blob(path.read_bytes()) for path in paths]
+        with self.writing_files(paths) as written:
+            return written()
+
+    @contextlib.contextmanager
+    def writing_files(self, paths: Sequence[Path | bytes]) -> Iterator[Callable[[], list[str]]]:
+        """`write_files` without waiting; the function that it gives waits, and gives the ids."""
+        files = [os.path.abspath(os.fsencode(path)) for path in paths]
+        plain = [file for file in files if b"\n" not in file]
+
+        def written() -> list[str]:
+            ids = dict(zip(plain, running.wait().text.split("\n"), strict=True)) if plain else {}
+            return [ids[f] if f in ids else self.write_blob(_content(f)) for f in files]
+
+        command = ("hash-object", "-w", "--no-filters", "--stdin-paths")
+        with contextlib.ExitStack() as stack:
+            if plain:
+                listed = b"".join(file + b"\n" for file in plain)
+                running = stack.enter_context(self.start(*command, stdin=listed))
+            yield written
 
     def import_folder(self, folder: Path) -> str:
         """The tree of exactly what ``folder`` holds: names, bytes, execute bits, links.

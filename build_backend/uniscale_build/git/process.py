@@ -92,6 +92,78 @@ class GitFailed(StoreError):
         self.ran = ran
 
 
+class Running:
+    """A git process on its way; left alone inside ``with``, it is ended at the end."""
+
+    def __init__(self, args: Sequence[str], process: subprocess.Popen[bytes], cwd: Path) -> None:
+        self._args = args
+        self._process = process
+        self._cwd = cwd
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
+
+    def wait(self, *, check: bool = True) -> Ran:
+        """What it said when it has ended; `GitFailed` when ``check`` and the exit code is not 0."""
+        out, err = self._process.communicate()
+        ran = Ran(self._process.returncode, out, err.decode("utf-8", "replace"))
+        if ran.code != 0 and "No space left on device" in ran.err:
+            with disk_errors(self._cwd):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._cwd))
+        if check and ran.code != 0:
+            raise GitFailed(self._args, ran, str(self._cwd))
+        return ran
+
+
+def _memory() -> IO[bytes]:
+    """A file without a name, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stdin", os.MFD_CLOEXEC), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def start_git(
+    args: Sequence[str],
+    *,
+    cwd: Path,
+    stdin: bytes | Path | IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Running:
+    """Start git in ``cwd``; what it prints is read by `Running.wait`."""
+    with contextlib.ExitStack() as stack:
+        source: IO[bytes] | int
+        if stdin is None:
+            source = subprocess.DEVNULL
+        elif isinstance(stdin, Path):
+            source = stack.enter_context(stdin.open("rb"))
+        elif isinstance(stdin, bytes):
+            # A file, not a pipe: git may stop reading early, and both sides must not block.
+            source = stack.enter_context(_memory())
+            source.write(stdin)
+            source.seek(0)
+        else:
+            source = stdin
+        try:
+            process = subprocess.Popen(
+                ["git", *_OPTIONS, *args],
+                cwd=cwd,
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=git_environment(env),
+            )
+        except FileNotFoundError as error:
+            raise ToolchainError(
+                "git is not installed", hint="apt-get install git (2.38 or newer)", slug="no-git"
+            ) from error
+    return Running(args, process, cwd)
+
+
 def run_git(
     args: Sequence[str],
     *,
@@ -101,33 +173,5 @@ def run_git(
     check: bool = True,
 ) -> Ran:
     """Run git in ``cwd`` and wait; `GitFailed` when ``check`` and the exit code is not 0."""
-    with contextlib.ExitStack() as stack:
-        if isinstance(stdin, Path):
-            source: IO[bytes] = stack.enter_context(stdin.open("rb"))
-        elif stdin is not None and not isinstance(stdin, bytes):
-            source = stdin
-        else:
-            # A file, not a pipe: git may stop reading early, and both sides must not block.
-            source = stack.enter_context(tempfile.TemporaryFile())
-            source.write(stdin or b"")
-            source.seek(0)
-        try:
-            done = subprocess.run(
-                ["git", *_OPTIONS, *args],
-                cwd=cwd,
-                stdin=source,
-                capture_output=True,
-                env=git_environment(env),
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise ToolchainError(
-                "git is not installed", hint="apt-get install git (2.38 or newer)", slug="no-git"
-            ) from error
-    ran = Ran(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
-    if ran.code != 0 and "No space left on device" in ran.err:
-        with disk_errors(cwd):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cwd))
-    if check and ran.code != 0:
-        raise GitFailed(args, ran, str(cwd))
-    return ran
+    with start_git(args, cwd=cwd, stdin=stdin, env=env) as running:
+        return running.wait(check=check)

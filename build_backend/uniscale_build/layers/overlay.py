@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
@@ -39,22 +38,21 @@ def add_overlay(
     ``present`` are the names in the index, ``oids`` the blobs of the layer's overlay files.
     `LayerError` for each that is there, or that lies behind a file or link.
     """
-    root = len(os.fsencode(layer.folder / "overlay")) + 1
-    files = [os.fsencode(path) for path in layer.overlay]
-    paths = [file[root:] for file in files]
+    paths = [file.path for file in found.overlay]
     taken = present | {name for section in found.sections for name in section.names}
     raise_all(list(_in_the_way(layer, paths, present, taken)))
-    modes = ["100755" if os.stat(file).st_mode & 0o100 else "100644" for file in files]
-    index.put((path, Entry(mode, oid)) for path, mode, oid in zip(paths, modes, oids, strict=True))
+    index.put(
+        (file.path, Entry(file.mode, oid)) for file, oid in zip(found.overlay, oids, strict=True)
+    )
 
 
 def _in_the_way(
     layer: Layer, paths: list[bytes], present: Set[bytes], taken: Set[bytes]
 ) -> Iterator[LayerError]:
-    folders = _folders(present)
+    below = folders(present)
     for path in paths:
         where = f"{layer.where}/overlay/{shown(path)}"
-        if path in taken or path in folders:
+        if path in taken or path in below:
             yield LayerError(
                 f"{shown(path)} is in the tree below already",
                 where=where,
@@ -71,14 +69,15 @@ def _in_the_way(
                 )
 
 
-def _folders(paths: Iterable[bytes]) -> set[bytes]:
+def folders(paths: Iterable[bytes]) -> set[bytes]:
     """Every folder that a path lies in."""
-    found: set[bytes] = set()
-    for path in paths:
-        for folder in _above(path):
-            if folder in found:
+    found = {path.rpartition(b"/")[0] for path in paths}
+    found.discard(b"")
+    for folder in list(found):
+        for above in _above(folder):
+            if above in found:
                 break  # and so is all above it
-            found.add(folder)
+            found.add(above)
     return found
 
 

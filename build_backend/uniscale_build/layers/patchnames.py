@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator
 
-from uniscale_build.layers.patchtext import NULL, Section, quote, unquote
+from uniscale_build.layers.patchtext import NULL, quote, unquote
+from uniscale_build.layers.section import Section
 
 _Told = tuple[str, str, str | None]
 _P0 = "paths must begin with a/ and b/: git diff writes them (without --no-prefix)"

@@ -8,8 +8,10 @@ link targets, what is added and removed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from uniscale_build.layers.plainpatch import plain_section
+from uniscale_build.layers.section import Section
 
 NULL = b"/dev/null"
 
@@ -24,37 +26,7 @@ class Problem:
     hint: str | None = None
 
 
-@dataclass
-class Section:
-    """What a patch does to one file."""
-
-    line: int
-    header: bytes
-    old: bytes | None = None  # None: the file is created
-    new: bytes | None = None  # None: the file is deleted
-    old_mode: str = ""
-    new_mode: str = ""
-    renamed: bool = False
-    copied: bool = False
-    old_oid: str = ""
-    new_oid: str = ""
-    binary: bool = False
-    hunks: int = 0
-    added: list[bytes] = field(default_factory=list)
-    removed: list[bytes] = field(default_factory=list)
-
-    @property
-    def path(self) -> bytes:
-        """The file that the section is about: its new name, the old one when it is deleted."""
-        return self.new if self.new is not None else self.old or b""
-
-    @property
-    def names(self) -> tuple[bytes, ...]:
-        """Every name in it."""
-        return tuple(dict.fromkeys(name for name in (self.old, self.new) if name is not None))
-
-
-_HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_HUNK = re.compile(rb"@@ -(\d{1,99})(?:,(\d{1,99}))? \+(\d{1,99})(?:,(\d{1,99}))? @@")
 _INDEX = re.compile(rb"index ([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?")
 _MOVED = re.compile(rb"(?:rename|copy) (?:from|to) ")
 _MODE = re.compile(rb"(?:old|new|deleted file|new file) mode ")
@@ -292,6 +264,13 @@ class Reader:
 
 def read_patch(data: bytes) -> tuple[list[Section], list[Problem]]:
     """The files that a patch is about, and everything that is wrong with its form."""
+    if (plain := plain_section(data)) is not None:
+        return [plain], []
+    return read_closely(data)
+
+
+def read_closely(data: bytes) -> tuple[list[Section], list[Problem]]:
+    """`read_patch`, line by line: for what is not plain."""
     if problem := _no_patch(data):
         return [], [problem]
     reader = Reader(data)
@@ -322,10 +301,3 @@ def _no_patch(data: bytes) -> Problem | None:
         line = data.count(b"\n") + 1
         return Problem(line, "truncated", "ends in the middle of a line", "take it again whole")
     return None
-
-
-def added_text(sections: list[Section]) -> Iterator[tuple[Section, bytes]]:
-    """Every added line with its file."""
-    for section in sections:
-        for line in section.added:
-            yield section, line

@@ -74,7 +74,7 @@ class Checker:
         found.errors += lint.errors
         found.warnings += lint.warnings
         found.patches, found.files = len(lint.sections), len(layer.overlay)
-        found.lines = sum(patch.count(b"\n") for patch in lint.patches)
+        found.lines = sum(patch.data.count(b"\n") for patch in lint.patches)
         if lint.errors:
             return
         if layer.base not in self._trees and not self.db.has(layer.base):
@@ -194,7 +194,7 @@ class Checker:
         patched = [path for path in overlay if path.rpartition(b"/")[2].lower() in READ_BY_GIT]
         if patched or any(section.old is None for section in lint.sections):
             return False  # patches that add files are exported apart
-        stored = [part for patch in lint.patches for part in sections(patch)]
+        stored = [part for patch in lint.patches for part in sections(patch.data)]
         if sorted(stored) != sorted(changed_patches(self.db, layer.base, made)):
             return False
         moved = {section.new for section in lint.sections if section.renamed}
