@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from uniscale_build.git.db import GitDb, Running
 from uniscale_build.layers import together
 from uniscale_build.layers.layer import Layer, apply_layer, apply_linted, read_layer
 from uniscale_build.layers.layerfile import About, export, new_yaml, write_folder
-from uniscale_build.layers.lint import lint_layer, lint_patch
+from uniscale_build.layers.lint import Added, Patch, lint_layer
 from uniscale_build.store import Store
 
 from tests.hostile.patches import created
@@ -78,19 +79,57 @@ def test_two_gits_make_the_tree_of_one(
     assert applied(gits) == count + 1
 
 
-def test_shares_are_disjoint_and_whole(layer: Layer) -> None:
-    patches = lint_layer(layer).patches
-    first, second = together.share_out(patches)
-    assert len(second) > 20 and sorted(first + second) == sorted(patches)
-    assert all(s.old == s.new for patch in second for s in patch.sections)
-    assert together.share_out(patches[:20]) == (patches[:20], [])
+class Watching:
+    """Notes what lint passes on."""
+
+    def __init__(self) -> None:
+        self.files: list[bytes] = []
+        self.patches: list[Patch] = []
+
+    def added(self, files: Sequence[Added]) -> None:
+        self.files += [file.path for file in files]
+
+    def patch(self, patch: Patch, of: int) -> None:
+        assert len(self.patches) < of
+        self.patches.append(patch)
 
 
-def test_nothing_is_shared_where_a_file_takes_a_folders_place(layer: Layer) -> None:
+def test_lint_passes_on_what_is_in_order(layer: Layer) -> None:
+    """Added files first, then patches, up to the first one that is not."""
+    watching = Watching()
+    found = lint_layer(layer, watching)
+    assert watching.files == [b"new/one.py"] == [file.path for file in found.overlay]
+    assert watching.patches == found.patches
+
+    third = layer.patches[2]
+    third.write_bytes(third.read_bytes()[:-30])
+    watching = Watching()
+    assert lint_layer(layer, watching).errors
+    assert watching.patches == found.patches[:2]
+
+    (layer.folder / "overlay" / "link").symlink_to("/etc/passwd")
+    watching = Watching()
+    assert lint_layer(layer, watching).errors
+    assert (watching.files, watching.patches) == ([], [])
+
+
+def test_nothing_is_shared_where_a_file_takes_a_folders_place(
+    db: GitDb, layer: Layer, gits: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git's own answer counts then, whatever it is: one git is given everything."""
+    monkeypatch.setattr(together, "cores", lambda: 2)
+    (layer.folder / "diff" / "pkg" / "3.patch").write_bytes(created(b"pkg/3", LINES))
     found = lint_layer(layer)
-    found.add(lint_patch(created(b"pkg/6"), where="x"))
     assert not found.errors
-    assert together.share_out(found.patches) == (found.patches, [])
+    with together.Applying(db, layer.base) as work:
+        for patch in found.patches:
+            work.patch(patch, len(found.patches))
+        ran, patches = work.apply(found, lambda: None)
+        split = work.index.write_tree() if ran.code == 0 else None
+    assert patches == found.patches and applied(gits) == 2
+    with together.Applying(db, layer.base, alone=True) as work:
+        assert work.apply(found, lambda: None)[0].code == ran.code
+        assert (work.index.write_tree() if ran.code == 0 else None) == split
 
 
 @pytest.mark.parametrize("share", [0, 1])
@@ -99,8 +138,8 @@ def test_every_patch_that_does_not_fit_is_named(
 ) -> None:
     """Whichever git has it: nothing is applied, and the file is told with its place."""
     monkeypatch.setattr(together, "cores", lambda: 2)
-    patches = together.share_out(lint_layer(layer).patches)[share]
-    bad = [patches[-1].sections[0].path.decode(), patches[-2].sections[0].path.decode()]
+    names = [path for path in sorted(BASE) if path in RESULT]
+    bad = names[3:5] if share else names[-2:]
     for name in bad:
         path = layer.folder / "diff" / f"{name}.patch"
         path.write_bytes(path.read_bytes().replace(b" line 19 ", b" line nineteen "))
@@ -116,8 +155,9 @@ def test_what_lint_refuses_reaches_no_git(
     db: GitDb, layer: Layer, gits: list[tuple[str, ...]]
 ) -> None:
     """Neither a patch nor an added file; files in order may be hashed while patches are read."""
-    path = layer.folder / "diff" / "pkg/2/file02.py.patch"
-    path.write_bytes(path.read_bytes()[:-30])
+    for name in ("pkg/0/moved.py", "pkg/0/file07.py", "pkg/0/file14.py"):
+        path = layer.folder / "diff" / f"{name}.patch"
+        path.write_bytes(path.read_bytes()[:-30])
     for _ in range(2):
         with pytest.raises(UniscaleError) as raised:
             apply_layer(db, layer.base, layer)
@@ -131,11 +171,3 @@ def test_what_lint_refuses_reaches_no_git(
         apply_layer(db, layer.base, layer)
     assert gits == []
     assert not db.has(hashlib.sha1(b"blob %d\0" % len(evil) + evil).hexdigest())
-
-
-def test_added_files_are_seen_before_the_patches(layer: Layer) -> None:
-    seen: list[list[bytes]] = []
-    found = lint_layer(layer, seen=lambda files: seen.append([file.path for file in files]))
-    assert seen == [[b"new/one.py"]] == [[file.path for file in found.overlay]]
-    (layer.folder / "overlay" / "link").symlink_to("/etc/passwd")
-    assert lint_layer(layer, seen=lambda _: seen.append([])).errors and len(seen) == 1

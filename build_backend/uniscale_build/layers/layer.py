@@ -8,21 +8,20 @@ Applying makes a tree in the store and touches no work tree: nothing can be half
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from uniscale_build.errors import LayerError, UniscaleError, raise_all
-from uniscale_build.git.db import Entry, GitDb, Ran
+from uniscale_build.git.db import Entry, GitDb, Listing, Ran
 from uniscale_build.ids import check_name, is_object_id
-from uniscale_build.layers.lint import Added, Lint, lint_layer
+from uniscale_build.layers.lint import Lint, lint_layer
 from uniscale_build.layers.misfit import misfits
-from uniscale_build.layers.overlay import add_overlay, check_links, patched, touches_links
+from uniscale_build.layers.overlay import check_links, in_the_way, patched, touches_links
 from uniscale_build.layers.patchtext import read_patch
-from uniscale_build.layers.together import apply_patches, as_git_reads
+from uniscale_build.layers.together import Applying, as_git_reads
 from uniscale_build.manifests.model import Pin
 from uniscale_build.yamlfile import Fields, load
 
@@ -148,14 +147,10 @@ def apply_layer(db: GitDb, base: str, layer: Layer) -> str:
 
         with opened(layer, db.store) as plain:
             return apply_layer(db, base, plain)
-    with contextlib.ExitStack() as stack:
-        # git hashes the added files while we look through the patches.
-        added: list[Callable[[], list[str]]] = []
-        found = lint_layer(
-            layer, seen=lambda files: added.append(stack.enter_context(_writing(db, files)))
-        )
+    with Applying(db, base) as work:
+        found = lint_layer(layer, work)
         raise_all(found.errors)
-        return _apply(db, base, layer, found, added[0])
+        return _finish(db, base, layer, found, work)
 
 
 def apply_linted(db: GitDb, base: str, layer: Layer, found: Lint) -> str:
@@ -163,36 +158,36 @@ def apply_linted(db: GitDb, base: str, layer: Layer, found: Lint) -> str:
 
     One git at a time applies patches: for who applies several layers at once.
     """
-    with _writing(db, found.overlay) as added:
-        return _apply(db, base, layer, found, added, alone=True)
+    with Applying(db, base, alone=True) as work:
+        work.added(found.overlay)
+        return _finish(db, base, layer, found, work)
 
 
-def _writing(
-    db: GitDb, files: Sequence[Added]
-) -> contextlib.AbstractContextManager[Callable[[], list[str]]]:
-    return db.writing_files([file.file for file in files])
+def _finish(db: GitDb, base: str, layer: Layer, found: Lint, work: Applying) -> str:
+    before = work.index.listing_kept()
+    after: Listing | None = None
+    problems: list[LayerError] = []
 
+    def look() -> None:
+        nonlocal after
+        if not touches_links(before, found):
+            after = patched(before, found)
+            problems.extend(in_the_way(layer, found, after.paths))
 
-def _apply(
-    db: GitDb,
-    base: str,
-    layer: Layer,
-    found: Lint,
-    added: Callable[[], list[str]],
-    *,
-    alone: bool = False,
-) -> str:
-    with db.index() as index:
-        index.read_kept(base)
-        if found.patches:
-            ran, patches = apply_patches(index, base, found, alone=alone)
-            if ran.code != 0:
-                raise_all(_explain(db, base, layer, ran))
-            raise_all(as_git_reads(layer.where, ran.out, patches))
-        before = index.listing_kept()
-        after = index.listing() if touches_links(before, found) else patched(before, found)
-        add_overlay(layer, index, found, after.paths, added())
-        tree = index.write_tree()
+    if found.patches:
+        ran, patches = work.apply(found, look)
+        if ran.code != 0:
+            raise_all(_explain(db, base, layer, ran))
+        raise_all(as_git_reads(layer.where, ran.out, patches))
+    if after is None:
+        after = work.index.listing()
+        problems.extend(in_the_way(layer, found, after.paths))
+    raise_all(problems)
+    oids = work.oids(found.overlay)
+    work.index.put(
+        (file.path, Entry(file.mode, oid)) for file, oid in zip(found.overlay, oids, strict=True)
+    )
+    tree = work.index.write_tree()
     check_links(db, before, after, layer)
     return tree
 

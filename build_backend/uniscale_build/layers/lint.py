@@ -10,9 +10,9 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from uniscale_build.errors import LayerError
 from uniscale_build.layers.layerfile import GITLINK, SYMLINK, patch_label, shown
@@ -188,11 +188,20 @@ def _type_change(sections: Sequence[Section]) -> bool:
     return len(sections) == 2 and sections[0].new is None and sections[1].old is None
 
 
-def lint_layer(layer: Layer, *, seen: Callable[[list[Added]], object] | None = None) -> Lint:
+class Watcher(Protocol):
+    """Is told what nothing is wrong with, as long as nothing was found."""
+
+    def added(self, files: Sequence[Added]) -> object:
+        """All the added files, before any patch."""
+
+    def patch(self, patch: Patch, of: int) -> object:
+        """One of the patches, and how many there are."""
+
+
+def lint_layer(layer: Layer, watcher: Watcher | None = None) -> Lint:
     """Everything that is wrong with a layer's files, as far as they tell it themselves.
 
-    A sealed layer has nothing that can be read. ``seen`` is given the added files when nothing is
-    wrong with them, before the patches are looked through.
+    A sealed layer has nothing that can be read.
     """
     found = Lint()
     if layer.sealed:
@@ -202,11 +211,15 @@ def lint_layer(layer: Layer, *, seen: Callable[[list[Added]], object] | None = N
     for path in files:
         if path.startswith(b"overlay/"):
             overlay.add(_overlay_file(layer, path))
-    if seen is not None and not (found.errors or overlay.errors):
-        seen(overlay.overlay)
-    for path in files:
-        if path.startswith(b"diff/"):
-            found.add(_patch_file(layer, path))
+    good = not (found.errors or overlay.errors)
+    if watcher is not None and good:
+        watcher.added(overlay.overlay)
+    patches = [path for path in files if path.startswith(b"diff/")]
+    for path in patches:
+        found.add(_patch_file(layer, path))
+        good = good and not found.errors
+        if watcher is not None and good:
+            watcher.patch(found.patches[-1], len(patches))
     found.add(overlay)
     found.errors += _duplicates(layer, found.sections, [file.path for file in found.overlay])
     return found

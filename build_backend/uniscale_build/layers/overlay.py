@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LayerError, raise_all
-from uniscale_build.git.db import Entry, GitDb, Index, Listing
+from uniscale_build.git.db import GitDb, Listing
 from uniscale_build.layers.layerfile import SYMLINK, shown
 from uniscale_build.layers.lint import Lint
 from uniscale_build.pathrules import escaping_links
@@ -30,25 +30,13 @@ def patched(before: Listing, found: Lint) -> Listing:
     return Listing((before.paths - gone) | made, before.links)
 
 
-def add_overlay(
-    layer: Layer, index: Index, found: Lint, present: Set[bytes], oids: Sequence[str]
-) -> None:
-    """Put the files of ``overlay/`` into the index, where its patches are applied already.
+def in_the_way(layer: Layer, found: Lint, present: Set[bytes]) -> Iterator[LayerError]:
+    """`LayerError` for each added file that is there, or that lies behind a file or link.
 
-    ``present`` are the names in the index, ``oids`` the blobs of the layer's overlay files.
-    `LayerError` for each that is there, or that lies behind a file or link.
+    ``present`` are the names of the tree after the layer's patches.
     """
     paths = [file.path for file in found.overlay]
     taken = present | {name for section in found.sections for name in section.names}
-    raise_all(list(_in_the_way(layer, paths, present, taken)))
-    index.put(
-        (file.path, Entry(file.mode, oid)) for file, oid in zip(found.overlay, oids, strict=True)
-    )
-
-
-def _in_the_way(
-    layer: Layer, paths: list[bytes], present: Set[bytes], taken: Set[bytes]
-) -> Iterator[LayerError]:
     below = folders(present)
     for path in paths:
         where = f"{layer.where}/overlay/{shown(path)}"

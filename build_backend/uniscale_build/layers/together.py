@@ -1,24 +1,26 @@
-"""Applies a layer's patches to an index: many of them by two gits at once.
+"""Puts a layer into an index while it is looked through: git works at what was found in order.
 
 git spends as much time on the blobs that come out (their SHA-1 with its check for collisions) as on
 the patches. Changes to the content of upstream files say nothing about each other, so a second git
-can take its share of them to a copy of the index. Whatever creates, moves, links or removes stays
-in one place, and so does everything where git does not take both shares: then one git reads all.
+takes its share of them to a copy of the index, early. Whatever creates, moves, links or removes
+stays with the first, and where either does not take its share, one git reads all from the start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import TracebackType
 
 from uniscale_build.errors import LayerError
-from uniscale_build.git.db import Index, Ran
+from uniscale_build.git.db import GitDb, Index, Ran, Running
 from uniscale_build.layers.layerfile import shown
-from uniscale_build.layers.lint import Lint, Patch
+from uniscale_build.layers.lint import Added, Lint, Patch
 from uniscale_build.layers.overlay import folders
 
 _WORTH_IT = 32  # patches: below, a second git costs more than it saves
-_SECOND = 0.42  # of the patches: the second git's files have to be listed as well
+_SECOND = 0.52  # of the patches: the second git begins earlier
 
 
 def cores() -> int:
@@ -27,59 +29,98 @@ def cores() -> int:
     return len(count(0)) if count is not None else os.cpu_count() or 1
 
 
-def apply_patches(
-    index: Index, base: str, found: Lint, *, alone: bool = False
-) -> tuple[Ran, list[Patch]]:
-    """Apply all patches to ``index``, which holds ``base`` (`Index.read_kept`), or none of them.
+class Applying:
+    """A private index that holds ``base``, and the gits that put a layer there; all end with it.
 
-    Gives what git said (`Index.applying`) and the patches in the order in which it read them.
-    ``alone``: with one git.
+    `added` and `patch` are for `lint_layer`: they are told what nothing is wrong with. ``alone``:
+    one git at a time applies patches.
     """
-    if not alone and cores() > 1:
-        first, second = share_out(found.patches)
-        if second:
-            done = _both(index, first, second)
-            if done is not None:
-                return done, first + second
-            index.read_kept(base)
-    with index.applying(_joined(found.patches)) as running:
-        return running.wait(check=False), found.patches
 
+    def __init__(self, db: GitDb, base: str, *, alone: bool = False) -> None:
+        self._db = db
+        self._base = base
+        self._alone = alone or cores() < 2
+        self._stack = contextlib.ExitStack()
+        self._hashed: Callable[[], list[str]] | None = None
+        self._second: list[Patch] = []
+        self._twin: tuple[Index, Running] | None = None
+        self.index: Index
 
-def _both(index: Index, first: Sequence[Patch], second: Sequence[Patch]) -> Ran | None:
-    twin = index.twin()
-    with twin.applying(_joined(second)) as there, index.applying(_joined(first)) as here:
-        theirs = there.wait(check=False)
-        if theirs.code == 0:
-            index.take(twin)
-        ours = here.wait(check=False)
-    if ours.code != 0 or theirs.code != 0:
-        return None
-    return Ran(0, ours.out + theirs.out, ours.err + theirs.err)
+    def __enter__(self) -> Applying:
+        with self._stack as stack:
+            self.index = stack.enter_context(self._db.index())
+            self.index.read_kept(self._base)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def added(self, files: Sequence[Added]) -> None:
+        """Files of the overlay: git hashes them from now on."""
+        paths = [file.file for file in files]
+        self._hashed = self._stack.enter_context(self._db.writing_files(paths))
+
+    def oids(self, files: Sequence[Added]) -> list[str]:
+        """The blobs of the overlay's files, when they are written."""
+        if self._hashed is None:
+            self.added(files)
+        return self._hashed() if self._hashed is not None else []
+
+    def patch(self, patch: Patch, of: int) -> None:
+        """One patch ``of`` so many; the second git begins when it has enough of them."""
+        if self._alone or self._twin is not None or of < _WORTH_IT or not _is_change(patch):
+            return
+        self._second.append(patch)
+        if len(self._second) >= of * _SECOND:
+            twin = self.index.twin()
+            running = self._stack.enter_context(twin.applying(_joined(self._second)))
+            self._twin = twin, running
+
+    def apply(self, found: Lint, meanwhile: Callable[[], object]) -> tuple[Ran, list[Patch]]:
+        """Apply all patches, or none of them; ``meanwhile`` is called when git is at work.
+
+        Gives what git said (`Index.applying`), and the patches in the order in which it read them.
+        """
+        first = self._first(found.patches)
+        with self.index.applying(_joined(first)) as running:
+            meanwhile()
+            if self._twin is None:
+                return running.wait(check=False), first
+            twin, other = self._twin
+            theirs = other.wait(check=False)
+            if theirs.code == 0:
+                self.index.take(twin, {patch.sections[0].path for patch in self._second})
+            ours = running.wait(check=False)
+        if ours.code == 0 and theirs.code == 0:
+            return Ran(0, ours.out + theirs.out, ours.err + theirs.err), [*first, *self._second]
+        self.index.read_kept(self._base)
+        with self.index.applying(_joined(found.patches)) as running:
+            return running.wait(check=False), found.patches
+
+    def _first(self, patches: list[Patch]) -> list[Patch]:
+        """What is left for the first git: all, where a file takes the place of a folder that the
+        second one changes something in."""
+        if self._twin is None:
+            return patches
+        made = {s.new for patch in patches for s in patch.sections if s.new not in (None, s.old)}
+        if made & folders(patch.sections[0].path for patch in self._second):
+            self._twin = None
+            return patches
+        taken = {id(patch) for patch in self._second}
+        return [patch for patch in patches if id(patch) not in taken]
 
 
 def _joined(patches: Sequence[Patch]) -> bytes:
     return b"".join(patch.data for patch in patches)
 
 
-def share_out(patches: Sequence[Patch]) -> tuple[list[Patch], list[Patch]]:
-    """The patches for one git and for another, each in their order; nothing for the other when
-    there is too little to share."""
-    changes = [number for number, patch in enumerate(patches) if _changes_content(patch)]
-    count = int(len(patches) * _SECOND)
-    if len(patches) < _WORTH_IT or len(changes) < count:
-        return list(patches), []
-    second = set(changes[-count:])
-    made = {s.new for patch in patches for s in patch.sections if s.new not in (None, s.old)}
-    if made & folders(patches[number].sections[0].path for number in second):
-        return list(patches), []  # a file or link where a changed file's folder is
-    return (
-        [patch for number, patch in enumerate(patches) if number not in second],
-        [patches[number] for number in sorted(second)],
-    )
-
-
-def _changes_content(patch: Patch) -> bool:
+def _is_change(patch: Patch) -> bool:
     """True for a patch that changes one file's lines, and nothing else."""
     if len(patch.sections) != 1 or not patch.sections[0].text:
         return False
