@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale_build.review.gitlinks import read_links
+from uniscale_build.project import find_project
+from uniscale_build.review.gitlinks import gitlink_findings, read_links
 
 from tests.conftest import MakeProject
+from tests.native import ROOT
 from tests.test_port import changed, edit, next_upstream, port, state
 from tests.upstreams import LINES, UPSTREAM, Lab, git
 
@@ -206,7 +208,7 @@ def test_gitlinks_agree_with_pins(make_project: MakeProject) -> None:
     other = "3" * 40
     git("update-index", "--cacheinfo", f"160000,{other},third_party/demo", cwd=lab.root)
     ran = check(lab)
-    assert (ran.code, told(ran)) == (3, [("gitlink", "third_party/demo")])
+    assert (ran.code, told(ran)) == (3, [("gitlink", "manifests/backends/demo.yaml:13")])
     assert other[:12] in ran.json["errors"][0]["what"]
     assert commit in ran.json["errors"][0]["hint"]
     assert check(lab, "--backend", "demo", "--device", "acme").code == 0
@@ -214,6 +216,21 @@ def test_gitlinks_agree_with_pins(make_project: MakeProject) -> None:
     # A newer index format, which GitPython does not read: HEAD counts then.
     git("update-index", "--index-version", "4", cwd=lab.root)
     assert read_links(lab.root) == links
+
+
+def test_a_gitlink_of_no_backend(make_project: MakeProject) -> None:
+    lab, _ = superproject(make_project)
+    link = f"160000,{'4' * 40},third_party/demmo"
+    git("update-index", "--add", "--cacheinfo", link, cwd=lab.root)
+    ran = check(lab)
+    assert told(ran) == [("unknown-backend", "third_party/demmo")]
+    assert ran.json["errors"][0]["hint"] == 'did you mean "demo"?'
+    doctor = lab.run("doctor")
+    assert 'there is no backend "demmo"' in doctor.out
+
+
+def test_the_projects_own_submodules_agree_with_its_pins() -> None:
+    assert gitlink_findings(find_project(ROOT)) == ([], [])
 
 
 def test_gitmodules_agree_with_pins(make_project: MakeProject) -> None:

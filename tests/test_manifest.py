@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,7 @@ from pathlib import Path
 
 import pytest
 from uniscale_build.errors import SettingsError, UniscaleError
-from uniscale_build.manifests.check import check_gitlinks
 from uniscale_build.manifests.load import load_manifests
-from uniscale_build.manifests.model import Manifests
 from uniscale_build.plans.pairs import STATES, all_pairs
 from uniscale_build.plans.plan import make_plan
 from uniscale_build.project import Project, find_project
@@ -203,25 +202,37 @@ def test_several_devices_are_not_guessed_between(root: Path, tmp_path: Path) -> 
     assert plan.device is not None and plan.device.name == "Acme_X1"
 
 
-def git(folder: Path, *args: str) -> None:
-    subprocess.run(["git", "-C", str(folder), *args], check=True, capture_output=True)
+def test_every_kind_of_bad_manifest_is_told_at_once_with_its_line(root: Path) -> None:
+    upstream = (root / "backends/mini.yaml").read_text(encoding="utf-8")
+    edit(root, BACKENDS, "tasks: [serve]\n", "tasks: [serve]\ntasks: [serve]\n")
+    sdist = f"sdist: other-1.1.tar.gz\n        project: other\n        sha256: {'3' * 64}"
+    upstream = upstream.replace("backend: mini", "backend: other").replace("mini", "other")
+    upstream = upstream.replace("git: https://example.invalid/other.git", sdist)
+    upstream = upstream.replace("    origins:", "    layers: [gone, ../../etc]\n    origins:")
+    put(root, "backends/other", upstream)
+    chip = (root / "devices/Acme_X1.yaml").read_text(encoding="utf-8")
+    chip = chip.replace("Acme_X1", "Acme_X2").replace("acme", "acme2").replace("[x1]", "[x2, X1]")
+    put(root, "devices/Acme_X2", chip + "parts: [Acme_X3, nowhere]\n")
+    put(root, "devices/Acme_X3", chip.replace("X2", "X3").replace("acme2", "acme3")
+        .replace("[x2, X1]", "[x3]") + "parts: [Acme_X2]\n")  # fmt: skip
+    edit(root, PAIRS, "contact: nobody\n", "contact: nobody\ncontract: x\n")
+    told = {(error.slug, error.where) for error in faults(root)}
+    assert {slug for slug, _ in told} == {
+        "duplicate-key", "bad-pin", "no-layer", "path-escape", "alias-twice", "cyclic",
+        "unknown-device", "unknown-key",
+    }  # fmt: skip
+    assert all(re.fullmatch(r"manifests/.+\.yaml:\d+", where or "") for _, where in told)
 
 
-def test_a_submodule_at_another_commit_than_the_pins(root: Path) -> None:
-    manifests: Manifests = load_manifests([root])
-    git(root.parent, "init", "-q")
-    link = ("update-index", "--add", "--cacheinfo")
-    git(root.parent, *link, f"160000,{'1' * 40},third_party/mini")
-    assert check_gitlinks(root.parent, manifests) == []
-    git(root.parent, *link, f"160000,{'4' * 40},third_party/mini")
-    git(root.parent, *link, f"160000,{'4' * 40},third_party/other")
-    found = check_gitlinks(root.parent, manifests)
-    assert [error.slug for error in found] == ["pin-differs", "unknown-backend"]
-    assert found[0].where == "manifests/backends/mini.yaml:10"
-
-
-def test_the_projects_own_submodules_agree_with_its_pins() -> None:
-    assert check_gitlinks(ROOT, find_project(ROOT).manifests) == []
+def test_what_other_readers_of_yaml_turn_into_numbers_and_booleans_stays_text(root: Path) -> None:
+    edit(root, BACKENDS, "version: 1.0", "version: 0.10")
+    edit(root, PAIRS, "pin: 1.0", "pin: 0.10\nenvironment:\n  FAST: no\n  SIZE: 1e3\n  AT: 12:30")
+    found = load_manifests([root])
+    pair = found.adaptation(found.backend("mini"), found.device("x1"))
+    assert pair.pin == found.backend("mini").pins[0].version == "0.10"
+    assert dict(pair.environment) == {"FAST": "no", "SIZE": "1e3", "AT": "12:30"}
+    edit(root, PAIRS, "pin: 0.10", "pin: 0.1")
+    assert [error.slug for error in faults(root)] == ["unknown-pin"]
 
 
 def test_every_pair_of_the_project_has_a_state_and_a_way_forward() -> None:

@@ -62,17 +62,14 @@ def check_machine(environ: Mapping[str, str] | None = None) -> Report:
 
 def check_project(project: Project) -> Report:
     """The manifests (an unreadable one raises) and the submodules that must agree with them."""
-    from uniscale_build.manifests.check import check_gitlinks
+    from uniscale_build.review.gitlinks import gitlink_findings
 
     manifests = project.manifests
     count = f"{len(manifests.backends)} backends, {len(manifests.devices)} devices, "
     count += f"{len(manifests.adaptations)} adaptations"
     findings = [Finding("manifests", "ok", count)]
-    try:
-        faults = check_gitlinks(project.root, manifests)
-    except UniscaleError as error:  # without git nothing can be compared
-        faults = [error]
-    for fault in faults:
+    faults, warnings = gitlink_findings(project)
+    for fault in (*faults, *warnings):
         findings += _of_error("third_party", fault)
     return Report("", "", tuple(findings))
 

@@ -1,4 +1,4 @@
-"""Checks between manifests: names claimed once, references known, layers there, gitlinks pinned."""
+"""Checks between manifests: names claimed once, references known, layers there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from uniscale_build.errors import LayerError, ManifestError, UniscaleError, did_you_mean
 from uniscale_build.ids import slug
 from uniscale_build.manifests.model import Adaptation, Backend, Device, Manifests
-
-GITLINK = "160000"
 
 
 def cross_check(found: Manifests, *, broken: bool = False) -> list[UniscaleError]:
@@ -122,39 +120,3 @@ def _unknown(pair: Adaptation, what: str, word: str, known: Iterable[str]) -> Ma
         hint=did_you_mean(word, known),
         slug=f"unknown-{what}",
     )
-
-
-def check_gitlinks(root: Path, manifests: Manifests) -> list[UniscaleError]:
-    """Errors where ``third_party/<backend>`` is at a commit that no pin of the backend has.
-
-    Reads git's index of the checkout; a folder that is no checkout has no gitlinks.
-    """
-    from uniscale_build.git.db import run_git
-
-    ran = run_git(["ls-files", "-s", "-z", "third_party"], cwd=root, check=False)
-    errors: list[UniscaleError] = []
-    for line in ran.text.split("\0") if ran.code == 0 else ():
-        facts, _, path = line.partition("\t")
-        if not facts.startswith(GITLINK):
-            continue
-        commit, name = facts.split()[1], path.removeprefix("third_party/")
-        backend = manifests.backends.get(name)
-        if backend is None:
-            errors.append(
-                ManifestError(
-                    f'there is no backend "{name}"',
-                    where=path,
-                    hint=did_you_mean(name, manifests.backends),
-                    slug="unknown-backend",
-                )
-            )
-        elif commit not in [pin.commit for pin in backend.pins]:
-            errors.append(
-                ManifestError(
-                    f"{path} is at {commit[:12]}, which no pin of {name} has",
-                    where=backend.at("pins"),
-                    hint=f"check the pinned commit out in {path} and git add it, or pin its commit",
-                    slug="pin-differs",
-                )
-            )
-    return errors

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uniscale_build.errors import ManifestError, UniscaleError
+from uniscale_build.errors import ManifestError, UniscaleError, did_you_mean
 from uniscale_build.layers.layerfile import GITLINK
 from uniscale_build.manifests.model import Backend
 from uniscale_build.project import Project
@@ -118,6 +118,8 @@ def gitlink_findings(
     warnings: list[UniscaleError] = []
     if links is None:
         return errors, warnings
+    if backend is None:
+        errors += _unowned(project, links)
     for owner in project.manifests.backends.values():
         path = f"third_party/{owner.name}"
         if backend not in (None, owner.name) or not (
@@ -128,6 +130,20 @@ def gitlink_findings(
         errors += _module_errors(owner, path, links)
         warnings += _module_warnings(owner, path, links)
     return errors, warnings
+
+
+def _unowned(project: Project, links: Links) -> Iterable[UniscaleError]:
+    """Gitlinks in third_party that are of no backend."""
+    known = project.manifests.backends
+    for path in sorted(links.commits):
+        folder, _, name = path.partition("/")
+        if folder == "third_party" and name not in known:
+            yield ManifestError(
+                f'there is no backend "{name}"',
+                where=path,
+                hint=did_you_mean(name, known),
+                slug="unknown-backend",
+            )
 
 
 def _commit_errors(owner: Backend, path: str, links: Links) -> list[UniscaleError]:
@@ -149,10 +165,10 @@ def _commit_errors(owner: Backend, path: str, links: Links) -> list[UniscaleErro
     which = f"the pin {others[0]}, not the first one" if others else "no pin"
     return [
         ManifestError(
-            f"the gitlink is at {commit[:12]}: {which} ({pins[0].version}, {pins[0].commit[:12]})",
-            where=path,
+            f"{path} is at {commit[:12]}: {which} ({pins[0].version}, {pins[0].commit[:12]})",
+            where=pins[0].where,
             hint=f"git update-index --cacheinfo {GITLINK},{pins[0].commit},{path} follows the "
-            f"manifest; else correct {pins[0].where}",
+            "manifest; else correct the pin",
             slug="gitlink",
         )
     ]
