@@ -44,7 +44,8 @@ def spent(pid: int) -> float:
 
 def stages(command: list[str], env: Mapping[str, str]) -> dict[str, Took]:
     """Run ``command`` and time what is between its stage lines; the first is called ``start``."""
-    told, name = {}, "start"
+    told: dict[str, Took] = {}
+    name = "start"
     wall, cpu = time.perf_counter(), 0.0
     with subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, **env}, text=True, stdin=subprocess.DEVNULL,
