@@ -65,6 +65,31 @@ def test_another_failure_is_not_taken_for_it(tmp_path: Path, line: str) -> None:
     assert not isinstance(error, OutOfMemory) and line.strip() in error.what
 
 
+# How CMake tells of a compiler that failed its test, in part.
+BROKEN = """\
+CMake Error at Modules/CMakeTestCUDACompiler.cmake:70 (message):
+  The CUDA compiler
+
+    "/usr/local/cuda/bin/nvcc"
+
+  is not able to compile a simple test program.
+
+  It fails with the following output:
+
+    Run Build Command(s): ninja -v cmTC_f7c1d
+    [1/2] nvcc --generate-code=arch=compute_31,code=[compute_31,sm_31] -x cu -c main.cu
+    FAILED: [code=1] CMakeFiles/cmTC_f7c1d.dir/main.cu.o
+    nvcc fatal   : Unsupported gpu architecture 'compute_31'
+    ninja: build stopped: subcommand failed.
+"""
+
+
+def test_a_compiler_that_fails_cmakes_test_says_why_itself(tmp_path: Path) -> None:
+    what = ended(tmp_path, BROKEN).what
+    assert "The CUDA compiler" in what
+    assert what.endswith("nvcc fatal   : Unsupported gpu architecture 'compute_31'")
+
+
 # gcc runs cc1 through this: one that finds another at work is killed, as the kernel would do. The
 # first waits for a second once, so that the two do meet.
 ONE_AT_A_TIME = """\
