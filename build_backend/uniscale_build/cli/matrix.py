@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from uniscale_build.project import Project
 
 Patterns = list[str] | None
+Backend = Annotated[str | None, typer.Option("--backend", "-b", help="Only this backend.")]
+Task = Annotated[str | None, typer.Option("--task", "-t", help="Only for this task.")]
+Only = Annotated[
+    Patterns, typer.Option(help="Builds such as 'vllm-*_MLU' or '{vllm,sglang}-cpu'; repeat.")
+]
+Skip = Annotated[Patterns, typer.Option(help="Builds to leave out; repeat.")]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="REV", help="Only builds whose plan differs from that at REV."),
+]
+Form = Annotated[
+    str | None, typer.Option("--format", metavar="NAME", help="github, gitlab, jenkins or names.")
+]
+Run = Annotated[bool, typer.Option("--run", help="Build them.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for wheels and logs.")]
+AtOnce = Annotated[
+    int | None, typer.Option(min=1, help="Builds at a time (default: by cores and memory).")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Compile jobs for each build.")]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", "-k", help="Begin further builds after a failure.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds.")]
+Executor = Annotated[str, typer.Option(metavar="NAME", help="local, or ray: on a Ray cluster.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,40 +49,20 @@ def register(app: typer.Typer) -> None:
 
 
 def matrix(
-    backend: Annotated[
-        str | None, typer.Option("--backend", "-b", help="Only this backend.")
-    ] = None,
+    backend: Backend = None,
     device: Device = None,
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Only for this task.")] = None,
-    only: Annotated[
-        Patterns, typer.Option(help="Builds such as 'vllm-*_MLU' or '{vllm,sglang}-cpu'; repeat.")
-    ] = None,
-    skip: Annotated[Patterns, typer.Option(help="Builds to leave out; repeat.")] = None,
-    changed_since: Annotated[
-        str | None,
-        typer.Option(metavar="REV", help="Only builds whose plan differs from that at REV."),
-    ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option("--format", metavar="NAME", help="github, gitlab, jenkins or names."),
-    ] = None,
-    run: Annotated[bool, typer.Option("--run", help="Build them.")] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for wheels and logs.")] = Path(
-        "dist"
-    ),
-    at_once: Annotated[
-        int | None, typer.Option(min=1, help="Builds at a time (default: by cores and memory).")
-    ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Compile jobs for each build.")] = None,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", "-k", help="Begin further builds after a failure.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that --out holds.")
-    ] = False,
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="local, or ray: on a Ray cluster.")
-    ] = "local",
+    task: Task = None,
+    only: Only = None,
+    skip: Skip = None,
+    changed_since: Since = None,
+    form: Form = None,
+    run: Run = False,
+    out: Out = Path("dist"),
+    at_once: AtOnce = None,
+    jobs: Jobs = None,
+    keep_going: KeepGoing = False,
+    resume: Resume = False,
+    executor: Executor = "local",
     config: Config = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -68,35 +72,45 @@ def matrix(
     Without options: all pairs and what they wait for. With --only, --skip, --task or
     --changed-since: the single builds, as a table, as JSON or in a CI service's own --format.
     """
+    from uniscale_build.project import find_project
+
+    _check_form(form)
+    project = find_project()
+    pairs = _pairs(project, backend, device)
+    narrowed = bool(only or skip or task or changed_since)
+    if not (narrowed or form or run or resume):
+        _overview(pairs, json=json, details=bool(backend or device))
+        return
+    chosen = _Chosen(project, pairs, only or [], skip or [], task, changed_since)
+    if not (run or resume):
+        _list(project, chosen, form, json=json)
+        return
+    from uniscale_build.cli.matrixrun import Asked, run_matrix
+
+    asked = Asked(out, at_once, jobs, keep_going, resume, executor, tuple(config or ()),
+                  named=bool(only), narrowed=narrowed or bool(backend or device))  # fmt: skip
+    run_matrix(project, chosen.rows, asked, json=json)
+
+
+def _check_form(form: str | None) -> None:
     from uniscale_build.errors import SettingsError
     from uniscale_build.matrix.pipelines import FORMATS
-    from uniscale_build.plans.pairs import all_pairs
-    from uniscale_build.project import find_project
 
     if form is not None and form not in FORMATS:
         raise SettingsError(f'there is no format "{form}"', hint=f"known: {', '.join(FORMATS)}",
                             slug="bad-value")  # fmt: skip
-    project = find_project()
-    pairs = all_pairs(project)
+
+
+def _pairs(project: Project, backend: str | None, device: str | None) -> list[Pair]:
+    """The pairs of the backend and the device that are named, if any are."""
+    from uniscale_build.plans.pairs import all_pairs
+
     only_backend = project.manifests.backend(backend).name if backend else None
     only_device = project.manifests.device(device).name if device else None
-    pairs = [
-        pair for pair in pairs
+    return [
+        pair for pair in all_pairs(project)
         if only_backend in (None, pair.backend) and only_device in (None, pair.device)
     ]  # fmt: skip
-    if not (only or skip or task or changed_since or form or run or resume):
-        _overview(pairs, json=json, details=bool(backend or device))
-        return
-    chosen = _Chosen(project, pairs, only or [], skip or [], task, changed_since)
-    if run or resume:
-        from uniscale_build.cli.matrixrun import Asked, run_matrix
-
-        asked = Asked(out, at_once, jobs, keep_going, resume, executor, tuple(config or ()),
-                      named=bool(only), narrowed=bool(only or skip or task or changed_since
-                                                      or backend or device))  # fmt: skip
-        run_matrix(project, chosen.rows, asked, json=json)
-        return
-    _list(project, chosen, form, json=json)
 
 
 class _Chosen:

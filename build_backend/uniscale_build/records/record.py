@@ -63,54 +63,68 @@ def payload_json(
     `WheelError` for facts that contradict each other, all at once.
     """
     pin = _mapping(facts.get("pin"))
-    origins = [str(origin) for origin in _list(pin.get("origins"))]
-    info: dict[str, object] = {
-        "schema": SCHEMA,
-        "backend": facts.get("backend"),
-        "device": facts.get("device"),
-        "distribution": distribution,
-        "version": pin.get("version"),
-        "tasks": _list(facts.get("tasks")),
-        "upstream": {
-            **(upstream or {}),
+    return _checked(
+        {
+            "schema": SCHEMA,
+            "backend": facts.get("backend"),
+            "device": facts.get("device"),
+            "distribution": distribution,
             "version": pin.get("version"),
-            "commit": pin.get("commit"),
-            "tree": pin.get("tree"),
-            "origin": next((text for text in origins if "://" in text), (origins or [""])[0]),
-            "origins": origins,
-        },
-        "layers": [dict(_mapping(layer)) for layer in _list(facts.get("layers"))],
-        "patched_tree": facts.get("tree"),
-        "plan": plan,
-        "toolchain": dict(toolchain),
-        "settings": dict(_mapping(facts.get("recipe"))),
-        "sdk": dict(sdk) if sdk is not None else None,
-        "launch": dict(launch),
-        "device_environment": {
-            **(device or {}),
-            "visible": visible,
-            "aliases": list(aliases),
-            "nodes": list(nodes),
-            "set": dict(_mapping(facts.get("environment"))),
-        },
-        "verified": {
-            "built": _sentences(verified.get("built")),
-            "ran": _sentences(verified.get("ran")),
-            "not_run": str(verified.get("not_run") or verified.get("note") or ""),
-        },
-        "external_libraries": list(external),
-        "requirements": {
-            "kept": _list(facts.get("requirements")),
-            "dropped": list(dropped),
-            "replaced": dict(replaced or {}),
-            "provided": list(provided),
-        },
+            "tasks": _list(facts.get("tasks")),
+            "upstream": _upstream(pin, upstream or {}),
+            "layers": [dict(_mapping(layer)) for layer in _list(facts.get("layers"))],
+            "patched_tree": facts.get("tree"),
+            "plan": plan,
+            "toolchain": dict(toolchain),
+            "settings": dict(_mapping(facts.get("recipe"))),
+            "sdk": dict(sdk) if sdk is not None else None,
+            "launch": dict(launch),
+            "device_environment": {
+                **(device or {}),
+                "visible": visible,
+                "aliases": list(aliases),
+                "nodes": list(nodes),
+                "set": dict(_mapping(facts.get("environment"))),
+            },
+            "verified": _verified(verified),
+            "external_libraries": list(external),
+            "requirements": {
+                "kept": _list(facts.get("requirements")),
+                "dropped": list(dropped),
+                "replaced": dict(replaced or {}),
+                "provided": list(provided),
+            },
+        }
+    )
+
+
+def _upstream(pin: Mapping[str, object], more: Mapping[str, object]) -> dict[str, object]:
+    """The project and its pin; ``origin`` is the first place with an address."""
+    origins = [str(origin) for origin in _list(pin.get("origins"))]
+    return {
+        **more,
+        "version": pin.get("version"),
+        "commit": pin.get("commit"),
+        "tree": pin.get("tree"),
+        "origin": next((text for text in origins if "://" in text), (origins or [""])[0]),
+        "origins": origins,
     }
-    problems = check_payload(info)
+
+
+def _verified(told: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "built": _sentences(told.get("built")),
+        "ran": _sentences(told.get("ran")),
+        "not_run": str(told.get("not_run") or told.get("note") or ""),
+    }
+
+
+def _checked(info: dict[str, object]) -> dict[str, object]:
+    """``info`` itself, when nothing in it contradicts itself."""
     errors: list[UniscaleError] = [
         WheelError(f"the build record is wrong: {problem}", slug="bad-record",
                    hint="the plan that it is made from contradicts itself: a defect of ours")
-        for problem in problems
+        for problem in check_payload(info)
     ]  # fmt: skip
     raise_all(errors)
     return info
