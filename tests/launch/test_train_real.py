@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
 import importlib.util
 import json
@@ -30,6 +31,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "examples" / "train" / "teahouse.jsonl"
+ODD = "a 'b' \"c\" 模型 $(touch x) `touch x`;&|"
 PATIENCE = 300.0  # seconds for one command
 
 
@@ -136,6 +138,43 @@ def test_every_method_learns_and_merges(lab: Lab, method: str) -> None:
     learned, lost = map(float, done.stdout.split())
     # Merged weights are rounded to the model's own 16 bits once.
     assert learned > 0 and lost < max(0.05, learned / 5)
+
+
+def test_what_a_configuration_may_say_runs(lab: Lab) -> None:
+    """Half precision, columns of their own, a template, other optimisers: all in one training."""
+    rows = [json.loads(line)["messages"] for line in DATA.read_text("utf-8").splitlines()]
+    with (lab.root / "rows.csv").open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["ask", "more", "say"])
+        table.writerows([user["content"], "", said["content"]] for user, said in rows)
+    (lab.root / "chat.jinja").write_text(
+        "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n"
+        "{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    told = {
+        "model": "demo", "data": "rows.csv", "eval_data": "rows.csv", "format": "alpaca",
+        "columns": {"instruction": "ask", "input": "more", "output": "say"},
+        "chat_template": "chat.jinja", "method": "dora", "method_args": {"r": 4},
+        "args": {
+            "max_steps": 4, "bf16": True, "gradient_checkpointing": True, "optim": "adafactor",
+            "lr_scheduler_type": "constant", "per_device_train_batch_size": 10, "max_length": 128,
+            "learning_rate": 1e-3,
+        },
+        "env": {"HELD": ODD},
+    }  # fmt: skip
+    path = lab.root / "all.yaml"
+    path.write_text(json.dumps({"experiment": {"name": "all", "dir": "job"}, "train": told}))
+    lab.run("train", path).ok()
+    job = TrainJob(lab.root / "job")
+    found = losses(job)
+    assert len(found) == 4 and found[-1] < found[0]
+    assert job.progress()["phase"] == "done"
+    adapter = json.loads((job.adapter / "adapter_config.json").read_text())
+    assert adapter["r"] == 4 and adapter["use_dora"] is True
+    measured = [json.loads(line) for line in job.metrics.read_text().splitlines()]
+    assert any("eval_loss" in one for one in measured), measured
+    assert "[assistant]" in (job.adapter / "chat_template.jinja").read_text()
+    assert not (lab.root / "x").exists()
 
 
 def test_resumed_after_kill_9_it_is_the_same_training(lab: Lab) -> None:
