@@ -120,50 +120,58 @@ def _doctor(as_json: Json = False, verbose: Verbose = False) -> Action:
     return partial(doctor, as_json=as_json)
 
 
+_Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL|CONFIG…",
+        help="demo, a .gguf file, a Hugging Face folder, owner/name; or a .yaml file.",
+    ),
+]
+_Host = Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")]
+_Port = Annotated[
+    int | None, typer.Option(min=1, max=LARGEST, help="Port to listen on. (default: 8080)")
+]
+_Name = Annotated[str | None, typer.Option(metavar="NAME", help="What the API calls the model.")]
+_Replicas = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Engines of each model, supervised.")
+]
+_EngineArg = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Argument in the engine's own words."),
+]
+_Devices = Annotated[
+    str | None,
+    typer.Option(metavar="0,2|N", help="Chips that the engine may see, or how many."),
+]
+_Nodes = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Hostfile: one engine over these machines."),
+]
+_ApiKeys = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Keys, KEY or NAME:KEY on each line.")
+]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.")
+]
+
+
 @app.command("serve")
 def _serve(
     ctx: typer.Context,
-    model: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL|CONFIG…",
-            help="demo, a .gguf file, a Hugging Face folder, owner/name; or a .yaml file.",
-        ),
-    ],
+    model: _Models,
     backend: _Backend = None,
     device: Device = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(min=1, max=LARGEST, help="Port to listen on. (default: 8080)")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the API calls the model.")
-    ] = None,
-    replicas: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Engines of each model, supervised.")
-    ] = None,
+    host: _Host = None,
+    port: _Port = None,
+    name: _Name = None,
+    replicas: _Replicas = None,
     arg: _Arg = None,
-    engine_arg: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Argument in the engine's own words."),
-    ] = None,
-    devices: Annotated[
-        str | None,
-        typer.Option(metavar="0,2|N", help="Chips that the engine may see, or how many."),
-    ] = None,
-    nodes: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Hostfile: one engine over these machines."),
-    ] = None,
-    api_keys: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Keys, KEY or NAME:KEY on each line.")
-    ] = None,
+    engine_arg: _EngineArg = None,
+    devices: _Devices = None,
+    nodes: _Nodes = None,
+    api_keys: _ApiKeys = None,
     settings: Set = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.")
-    ] = False,
+    dry_run: _DryRun = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> Action:
@@ -242,47 +250,57 @@ def _stop(
     return partial(stop, tuple(job or ()), everything=everything)
 
 
+_Prompt = Annotated[
+    str | None,
+    typer.Argument(metavar="[PROMPT]", help="The question; - reads stdin. None: a chat."),
+]
+_Images = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="FILE", help="An image with the prompt; repeatable."),
+]
+_Rows = Annotated[
+    str | None,
+    typer.Option("--input", "-i", metavar="FILE", help="Ask each row: JSONL, CSV, Parquet."),
+]
+_Output = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Rows with answers.")
+]
+_Concurrency = Annotated[
+    int, typer.Option("--concurrency", "-c", metavar="N", min=1, help="Rows at a time.")
+]
+_AnswerColumn = Annotated[str, typer.Option(metavar="NAME", help="Where answers go in the output.")]
+_System = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="System message before the prompt.")
+]
+_MaxTokens = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Most tokens of the answer.")
+]
+_Temperature = Annotated[
+    float | None,
+    typer.Option(metavar="T", min=0, help="0: always the likeliest token (demo's default)."),
+]
+_StartTimeout = Annotated[
+    float, typer.Option(metavar="SECONDS", min=0.1, help="Time for the engine to load.")
+]
+
+
 @app.command("infer")
 def _infer(
     ctx: typer.Context,
     model: _Model,
-    prompt: Annotated[
-        str | None,
-        typer.Argument(metavar="[PROMPT]", help="The question; - reads stdin. None: a chat."),
-    ] = None,
-    images: Annotated[
-        list[str] | None,
-        typer.Option("--image", metavar="FILE", help="An image with the prompt; repeatable."),
-    ] = None,
-    rows: Annotated[
-        str | None,
-        typer.Option("--input", "-i", metavar="FILE", help="Ask each row: JSONL, CSV, Parquet."),
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Rows with answers.")
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", "-c", metavar="N", min=1, help="Rows at a time.")
-    ] = 8,
-    answer_column: Annotated[
-        str, typer.Option(metavar="NAME", help="Where answers go in the output.")
-    ] = "answer",
-    system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="System message before the prompt.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Most tokens of the answer.")
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(metavar="T", min=0, help="0: always the likeliest token (demo's default)."),
-    ] = None,
+    prompt: _Prompt = None,
+    images: _Images = None,
+    rows: _Rows = None,
+    output: _Output = None,
+    concurrency: _Concurrency = 8,
+    answer_column: _AnswerColumn = "answer",
+    system: _System = None,
+    max_tokens: _MaxTokens = None,
+    temperature: _Temperature = None,
     backend: _Backend = None,
     device: Device = None,
     arg: _Arg = None,
-    start_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="Time for the engine to load.")
-    ] = 600,
+    start_timeout: _StartTimeout = 600,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> Action:

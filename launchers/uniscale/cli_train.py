@@ -16,67 +16,86 @@ def register(app: typer.Typer) -> None:
     app.command("export")(_export)
 
 
+_Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL|CONFIG|FOLDER",
+        help="demo, a Hugging Face folder, owner/name; a .yaml file; or a job to --resume.",
+    ),
+]
+_Data = Annotated[
+    str | None, typer.Option(metavar="FILE", help="JSON, JSONL, CSV, Parquet, Hugging Face.")
+]
+_EvalData = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Its loss is measured after each epoch.")
+]
+_DataFormat = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="openai, sharegpt, alpaca, prompt, text."),
+]
+_Column = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=COLUMN", help="The data's own column names.")
+]
+_Method = Annotated[
+    str | None,
+    typer.Option("--method", "-m", metavar="NAME", help="full, lora, dora, … (default: lora)"),
+]
+_Arg = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="The trainer's argument, e.g. max_steps=100."),
+]
+_MethodArg = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="The method's own, e.g. r=16.")
+]
+_Backend = Annotated[
+    str | None,
+    typer.Option("--backend", "-b", metavar="NAME", help="Pre-train with it: Megatron-LM."),
+]
+_Devices = Annotated[
+    str | None, typer.Option(metavar="0,2|N", help="Chips that the processes may see.")
+]
+_Processes = Annotated[
+    str | None, typer.Option("--processes", "-n", metavar="N", help="A number, or gpu.")
+]
+_Nodes = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Hostfile: train on these machines.")
+]
+_Script = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Run a script of your own; flags after --.")
+]
+_Name = Annotated[str | None, typer.Option(metavar="NAME", help="Of the job.")]
+_Out = Annotated[
+    str | None, typer.Option("--out", "-o", metavar="FOLDER", help="(default: outputs/NAME)")
+]
+_Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")
+]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print exactly what would run and start nothing.")
+]
+
+
 def _train(
     ctx: typer.Context,
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL|CONFIG|FOLDER",
-            help="demo, a Hugging Face folder, owner/name; a .yaml file; or a job to --resume.",
-        ),
-    ],
-    data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="JSON, JSONL, CSV, Parquet, Hugging Face.")
-    ] = None,
-    eval_data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Its loss is measured after each epoch.")
-    ] = None,
-    data_format: Annotated[
-        str | None,
-        typer.Option("--format", metavar="NAME", help="openai, sharegpt, alpaca, prompt, text."),
-    ] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=COLUMN", help="The data's own column names.")
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option("--method", "-m", metavar="NAME", help="full, lora, dora, … (default: lora)"),
-    ] = None,
-    arg: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="The trainer's argument, e.g. max_steps=100."),
-    ] = None,
-    method_arg: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="The method's own, e.g. r=16.")
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option("--backend", "-b", metavar="NAME", help="Pre-train with it: Megatron-LM."),
-    ] = None,
+    model: _Model,
+    data: _Data = None,
+    eval_data: _EvalData = None,
+    data_format: _DataFormat = None,
+    column: _Column = None,
+    method: _Method = None,
+    arg: _Arg = None,
+    method_arg: _MethodArg = None,
+    backend: _Backend = None,
     device: Device = None,
-    devices: Annotated[
-        str | None, typer.Option(metavar="0,2|N", help="Chips that the processes may see.")
-    ] = None,
-    processes: Annotated[
-        str | None, typer.Option("--processes", "-n", metavar="N", help="A number, or gpu.")
-    ] = None,
-    nodes: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Hostfile: train on these machines.")
-    ] = None,
-    script: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Run a script of your own; flags after --.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the job.")] = None,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FOLDER", help="(default: outputs/NAME)")
-    ] = None,
+    devices: _Devices = None,
+    processes: _Processes = None,
+    nodes: _Nodes = None,
+    script: _Script = None,
+    name: _Name = None,
+    out: _Out = None,
     settings: Set = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print exactly what would run and start nothing.")
-    ] = False,
+    resume: _Resume = False,
+    dry_run: _DryRun = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> Action:
