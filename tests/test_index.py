@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from uniscale_build.errors import IndexSiteError, Problems, StoreError, UniscaleError, WheelError
 from uniscale_build.index import Request, publish
+from uniscale_build.index.entry import read_entry
+from uniscale_build.index.state import State, stat_of
 from uniscale_build.wheels.wheel import Member
 
 from tests import wheels
@@ -147,14 +149,45 @@ def test_the_order_in_which_wheels_come_does_not_matter(
     assert look(tmp_path / "other") == look(site)
 
 
-@pytest.mark.parametrize("text", [None, "", "uniscale index state 1\nwheel\t1\n", "\0\xff"])
-def test_what_is_remembered_may_be_lost(site: Path, text: str | None) -> None:
+@pytest.mark.parametrize(
+    "text", [None, b"", b"uniscale index state 2 00000000\nwheel\t1\n", b"\0\xff"]
+)
+def test_what_is_remembered_may_be_lost(site: Path, text: bytes | None) -> None:
     before = look(site)
-    (site / ".uniscale" / "state").unlink()
+    state = site / ".uniscale" / "state"
+    kept = state.read_bytes()
+    state.unlink()
     if text is not None:
-        (site / ".uniscale" / "state").write_text(text, encoding="latin-1")
+        state.write_bytes(text)
     publish(site, Request())
     assert look(site) == before
+    assert State.read(state.read_bytes()).wheels.keys() == State.read(kept).wheels.keys()
+
+
+def test_damage_to_what_is_remembered_goes_nowhere(site: Path, tmp_path: Path) -> None:
+    """A byte that flips in it is noticed; every wheel is read again then."""
+    before = look(site)
+    state = site / ".uniscale" / "state"
+    kept = state.read_bytes()
+    for at in range(0, len(kept), len(kept) // 12):
+        state.write_bytes(kept[:at] + bytes([kept[at] ^ 0x20]) + kept[at + 1 :])
+        assert not State.read(state.read_bytes()).wheels
+    dist = tmp_path / "more"
+    payload_wheel(dist, "vllm", "0.33.0")
+    publish(site, Request(add=(dist,)))
+    publish(site, Request(remove=tuple(path.name for path in dist.iterdir())))
+    assert look(site) == before
+
+
+def test_what_is_remembered_is_what_was_read(site: Path) -> None:
+    state = State.read((site / ".uniscale" / "state").read_bytes())
+    assert State.read(state.as_bytes()).as_bytes() == state.as_bytes()
+    for name, known in state.wheels.items():
+        entry, _ = read_entry(site / "packages" / name, known.upload)
+        assert known.entry == entry
+        assert (known.file, known.project, known.device) == (name, entry.project, entry.device)
+        assert known.facts.decode() == entry.facts
+        assert known.stat == stat_of(site / "packages" / name)
 
 
 def test_a_copy_without_what_is_remembered(site: Path, tmp_path: Path) -> None:

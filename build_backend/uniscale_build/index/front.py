@@ -12,8 +12,8 @@ from pathlib import Path
 
 from uniscale_build.errors import IndexSiteError, UniscaleError
 from uniscale_build.index import pages
-from uniscale_build.index.entry import Entry
 from uniscale_build.index.site import Site
+from uniscale_build.index.state import Known
 
 _ASSETS = Path(__file__).parent / "assets"
 _HTML = re.compile(rb"\s*<!doctype html", re.IGNORECASE)
@@ -55,9 +55,9 @@ def drift_reports(site: Site) -> list[dict[str, str]]:
     return found
 
 
-def write(site: Site, entries: Sequence[Entry], yanked: Mapping[str, str]) -> int:
+def write(site: Site, wheels: Sequence[Known], yanked: Mapping[str, str]) -> int:
     """Write the catalog and the front page; gives how many files changed."""
-    text = pages.catalog(entries, yanked, drift_reports(site)).encode()
+    text = pages.catalog(wheels, yanked, drift_reports(site))
     written = site.put(site.root / "catalog.json", text)
     script = b"window.UNISCALE_CATALOG = %b;\n" % text[:-1]
     written += site.put(site.root / "catalog.js", script)
@@ -65,16 +65,16 @@ def write(site: Site, entries: Sequence[Entry], yanked: Mapping[str, str]) -> in
         if path.suffix in (".css", ".js"):
             written += site.put(site.root / path.name, path.read_bytes())
     page = (_ASSETS / "page.html").read_text(encoding="utf-8")
-    page = page.replace("<!--channels-->", _channels(entries))
+    page = page.replace("<!--channels-->", _channels(wheels))
     return written + site.put(site.root / "index.html", page.encode())
 
 
-def _channels(entries: Sequence[Entry]) -> str:
+def _channels(wheels: Sequence[Known]) -> str:
     """The channels with what is in them, for browsers without JavaScript."""
     found: dict[str, set[str]] = {}
-    for entry in entries:
-        if entry.device:
-            found.setdefault(entry.device, set()).add(entry.project)
+    for wheel in wheels:
+        if wheel.device:
+            found.setdefault(wheel.device, set()).add(wheel.project)
     items = (
         f'<li><a href="{escape(device)}/">{escape(device)}</a>: {", ".join(sorted(projects))}</li>'
         for device, projects in sorted(found.items())

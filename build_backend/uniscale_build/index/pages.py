@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from uniscale_build.index.entry import Entry, stamp
+from uniscale_build.index.state import Known
 
 _API = {"api-version": "1.1"}
 HEAD = (
@@ -42,29 +43,23 @@ def _anchor(entry: Entry, reason: str | None) -> str:
 
 def project_json(project: str, entries: Sequence[Entry], yanked: Mapping[str, str]) -> str:
     """The same as JSON, with sizes and times."""
-    return json.dumps(
-        {
-            "meta": _API,
-            "name": project,
-            "versions": sorted_versions({entry.version for entry in entries}),
-            "files": [_file(entry, yanked.get(entry.file)) for entry in entries],
-        },
-        ensure_ascii=False,
-    )
+    versions = sorted_versions({entry.version for entry in entries})
+    files = ", ".join([_file(entry, yanked.get(entry.file)) for entry in entries])
+    head = _dump({"meta": _API, "name": project, "versions": versions})
+    return f'{head[:-1]}, "files": [{files}]}}'
 
 
-def _file(entry: Entry, reason: str | None) -> dict[str, object]:
+def _file(entry: Entry, reason: str | None) -> str:
+    """An object of JSON, put together from names and digests that need no quoting."""
     # Under its first name, "dist-info-metadata", it crashes pip 22.3 to 23.0 (hence PEP 714).
-    return {
-        "filename": entry.file,
-        "url": f"../../packages/{entry.href}",
-        "hashes": {"sha256": entry.sha256},
-        "size": entry.size,
-        "upload-time": stamp(entry.upload),
-        **({"requires-python": entry.requires_python} if entry.requires_python else {}),
-        "core-metadata": {"sha256": entry.metadata_sha256},
-        "yanked": False if reason is None else (reason or True),
-    }
+    python = f'"requires-python": {_dump(entry.requires_python)}, ' if entry.requires_python else ""
+    return (
+        f'{{"filename": "{entry.file}", "url": "../../packages/{entry.href}", '
+        f'"hashes": {{"sha256": "{entry.sha256}"}}, "size": {entry.size}, '
+        f'"upload-time": "{stamp(entry.upload)}", {python}'
+        f'"core-metadata": {{"sha256": "{entry.metadata_sha256}"}}, '
+        f'"yanked": {"false" if reason is None else _dump(reason or True)}}}'
+    )
 
 
 def sorted_versions(versions: Iterable[str]) -> list[str]:
@@ -91,29 +86,30 @@ def _dump(value: object) -> str:
 
 
 def catalog(
-    entries: Sequence[Entry], yanked: Mapping[str, str], drift: Sequence[Mapping[str, str]]
-) -> str:
+    wheels: Sequence[Known], yanked: Mapping[str, str], drift: Sequence[Mapping[str, str]]
+) -> bytes:
     """``catalog.json``: every wheel with all that is known of it, one line each."""
     # Of wheels that tell their device differently, the one that came last is right.
-    devices = {
-        entry.device: entry.device_facts
-        for entry in sorted(entries, key=lambda entry: (entry.upload, entry.file))
-        if entry.device
-    }
-    wheels = [
-        f'{entry.facts[:-1]},"yanked":{_dump(yanked[entry.file])}}}'
-        if entry.file in yanked
-        else f'{entry.facts[:-1]},"yanked":null}}'
-        for entry in entries
+    latest: dict[str, Known] = {}
+    for wheel in wheels:
+        before = latest.get(wheel.device)
+        if before is None or (before.upload, before.file) < (wheel.upload, wheel.file):
+            latest[wheel.device] = wheel
+    latest.pop("", None)
+    lines = [
+        b'%b,"yanked":%b}' % (wheel.facts[:-1], _dump(yanked[wheel.file]).encode())
+        if wheel.file in yanked
+        else wheel.facts[:-1] + b',"yanked":null}'
+        for wheel in wheels
     ]
-    return "".join(
+    return b"".join(
         (
-            '{"schema":1,\n"devices":[\n',
-            ",\n".join(devices[name] for name in sorted(devices)),
-            '\n],\n"drift":',
-            _dump(list(drift)),
-            ',\n"wheels":[\n',
-            ",\n".join(wheels),
-            "\n]}\n",
+            b'{"schema":1,\n"devices":[\n',
+            ",\n".join(latest[name].entry.device_facts for name in sorted(latest)).encode(),
+            b'\n],\n"drift":',
+            _dump(list(drift)).encode(),
+            b',\n"wheels":[\n',
+            b",\n".join(lines),
+            b"\n]}\n",
         )
     )

@@ -7,16 +7,18 @@ the next one completes it.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniscale_build.errors import IndexSiteError, UniscaleError, did_you_mean, raise_all
-from uniscale_build.index import front, pages, variants
+from uniscale_build.index import front, pages
 from uniscale_build.index.entry import Entry
-from uniscale_build.index.site import Site, source_of, stat_of
+from uniscale_build.index.site import Site
+from uniscale_build.index.state import Known, source_of, stat_of
 from uniscale_build.index.take import (
     METADATA,
     PROVENANCE,
@@ -73,7 +75,9 @@ def publish(root: Path, request: Request, reporter: Reporter | None = None) -> P
     site = Site(root.absolute())
     with disk_errors(root, "point --out"), site.locked(reporter):
         made = _Run(site, request, given, reporter)()
-        if request.variants or variants.wanted(site):
+        if request.variants or site.has_variants:
+            from uniscale_build.index import variants
+
             made = replace(made, pages=made.pages + variants.write(site, reporter))
         return made
 
@@ -98,7 +102,7 @@ class _Run:
         self.known: list[str] = []
 
     def __call__(self) -> Published:
-        before = dict(self.state.entries)
+        before = dict(self.state.wheels)
         self._check_names()
         fresh = self._read()
         drift = front.check_drift(self.request.drift, self.errors)
@@ -107,8 +111,8 @@ class _Run:
                   if name not in (*self.request.unyank, *self.request.remove)}  # fmt: skip
         self._settle(fresh)
         changed = {
-            name for name in {*before, *self.state.entries}
-            if before.get(name) != self.state.entries.get(name)
+            name for name in {*before, *self.state.wheels}
+            if before.get(name) != self.state.wheels.get(name)
             or self.yanked.get(name) != yanked.get(name)
         }  # fmt: skip
         everything = self.site.dirty or self.request.verify
@@ -122,13 +126,13 @@ class _Run:
             # A sidecar may be left of a run that was killed, or of a wheel that somebody removed.
             wheel = name.removesuffix(METADATA).removesuffix(PROVENANCE)
             ours = name in self.request.remove or wheel != name
-            if ours and wheel not in self.state.entries:
+            if ours and wheel not in self.state.wheels:
                 (self.site.packages / name).unlink()
         self.site.finish(self.state)
         added = tuple(sorted(one.job.path.name for one in fresh if not one.job.stored))
         return Published(
             self.site.root, added, tuple(self.known), self.request.remove,
-            len(self.state.entries), self.channels, pages_written,
+            len(self.state.wheels), self.channels, pages_written,
         )  # fmt: skip
 
     # What is there and what is given --------------------------------------------------------
@@ -142,9 +146,9 @@ class _Run:
                     IndexSiteError(f"the index has no {name}", where=str(self.site.packages),
                                    hint=did_you_mean(name, self.wheels), slug="unknown-file")
                 )  # fmt: skip
-        for name in [name for name in self.state.entries if name not in self.wheels]:
+        for name in [name for name in self.state.wheels if name not in self.wheels]:
             self.reporter.note(f"{name} is gone from packages/: it is taken out of the pages")
-            del self.state.entries[name]
+            del self.state.wheels[name]
 
     def _read(self) -> list[Taken]:
         """Read what is new or looks changed; what is wrong is gathered in ``errors``."""
@@ -160,19 +164,22 @@ class _Run:
 
     def _stored_jobs(self) -> list[Job]:
         jobs: list[Job] = []
-        for name in sorted(self.wheels - set(self.request.remove)):
-            known = self.state.entries.get(name)
-            sidecar = f"{name}{METADATA}" in self.stored
-            if self.request.verify or not sidecar or known is None or known[0] != self.stored[name]:
-                folder = self.site.incoming / f"s{len(jobs)}"
-                upload = self._published(name)[1] or self.stored[name][1] // 10**9
-                jobs.append(Job(self.site.packages / name, folder, upload, stored=True))
+        for name in sorted(filter(self._must_be_read, self.wheels - set(self.request.remove))):
+            folder = self.site.incoming / f"s{len(jobs)}"
+            upload = self._published(name)[1] or self.stored[name][1] // 10**9
+            jobs.append(Job(self.site.packages / name, folder, upload, stored=True))
         return jobs
+
+    def _must_be_read(self, name: str) -> bool:
+        """True for a stored wheel that is new here, looks changed, or has no sidecar."""
+        known = self.state.wheels.get(name)
+        as_it_was = known is not None and known.stat == self.stored[name]
+        return self.request.verify or not as_it_was or f"{name}{METADATA}" not in self.stored
 
     def _published(self, name: str) -> tuple[str, int]:
         """SHA-256 and time of a stored wheel as it was published; "" and 0 when nobody knows."""
-        if name in self.state.entries:
-            entry = self.state.entries[name][1]
+        if name in self.state.wheels:
+            entry = self.state.wheels[name].entry
             return entry.sha256, entry.upload
         if self._catalog is None:
             self._catalog = self.site.published()
@@ -225,9 +232,9 @@ class _Run:
     def _sha256_of(self, name: str, first: Job | None) -> str:
         if first is not None:
             return file_sha256(first.path)
-        known = self.state.entries.get(name)
-        if known is not None and known[0] == self.stored[name]:
-            return known[1].sha256
+        known = self.state.wheels.get(name)
+        if known is not None and known.stat == self.stored[name]:
+            return known.entry.sha256
         return file_sha256(self.site.packages / name)
 
     # Changing the index ---------------------------------------------------------------------
@@ -235,20 +242,20 @@ class _Run:
     def _settle(self, fresh: Sequence[Taken]) -> None:
         """Remember what was read; the stored wheels' looks follow when they are stored."""
         for name in self.request.remove:
-            self.state.entries.pop(name, None)
+            self.state.wheels.pop(name, None)
         for one in fresh:
             assert one.entry is not None
-            self.state.entries[one.job.path.name] = ((0, 0, 0), one.entry)
-        entries = [entry for _, entry in self.state.entries.values()]
-        self.channels = tuple(sorted({entry.device for entry in entries if entry.device}))
-        self._note_bundles(entries)
+            self.state.wheels[one.job.path.name] = Known.of((0, 0, 0), one.entry)
+        wheels = self.state.wheels.values()
+        self.channels = tuple(sorted({wheel.device for wheel in wheels} - {""}))
+        self._note_bundles(wheels)
 
-    def _note_bundles(self, entries: Sequence[Entry]) -> None:
+    def _note_bundles(self, wheels: Iterable[Known]) -> None:
         """pip takes a bundle for the launchers that a split wheel requires: it sorts higher."""
         held: dict[str, set[bool]] = defaultdict(set)
-        for entry in entries:
-            if entry.device:
-                held[entry.device].add(entry.project == NAME)
+        for wheel in wheels:
+            if wheel.device:
+                held[wheel.device].add(wheel.project == NAME)
         for device in sorted(device for device, kinds in held.items() if len(kinds) > 1):
             self.reporter.note(
                 f"{device}/ holds bundles and wheels of one backend: for the latter pip will take "
@@ -270,30 +277,32 @@ class _Run:
                 (one.job.folder / name).replace(target)
                 if source_key is not None:
                     self.state.sources[source_key] = one.entry.sha256
-            self.state.entries[name] = (stat_of(target), one.entry)
+            self.state.wheels[name] = Known.of(stat_of(target), one.entry)
 
-    def _pages(
-        self, before: Mapping[str, tuple[object, Entry]], changed: set[str], *, everything: bool
-    ) -> int:
+    def _pages(self, before: Mapping[str, Known], changed: set[str], *, everything: bool) -> int:
         """Write the pages of changed projects, then what lists them; gives how many files."""
-        entries = [self.state.entries[name][1] for name in sorted(self.state.entries)]
-        groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-        for entry in entries:
-            for channel in (ALL, *((entry.device,) if entry.device else self.channels)):
-                groups[channel, entry.project].append(entry)
+        wheels = [self.state.wheels[name] for name in sorted(self.state.wheels)]
+        kinds: dict[tuple[str, str], list[Known]] = defaultdict(list)
+        for wheel in wheels:
+            kinds[wheel.device, wheel.project].append(wheel)
+        groups: dict[tuple[str, str], list[list[Known]]] = defaultdict(list)
+        for (device, project), members in kinds.items():
+            for channel in (ALL, *((device,) if device else self.channels)):
+                groups[channel, project].append(members)
         touched = {
-            source[name][1].project for name in changed for source in (before, self.state.entries)
+            source[name].project for name in changed for source in (before, self.state.wheels)
             if name in source
         }  # fmt: skip
         fresh_channel = {name for name in (ALL, *self.channels)
                          if not (self.site.root / name / "index.html").exists()}  # fmt: skip
         there = set(self.site.page_folders())
         written = 0
-        for key, members in groups.items():
+        for key, parts in groups.items():
             if everything or key[1] in touched or key[0] in fresh_channel or key not in there:
-                written += self._project(key, members)
+                members = sorted(itertools.chain(*parts), key=lambda wheel: wheel.file)
+                written += self._project(key, [wheel.entry for wheel in members])
         written += self._lists(groups)
-        written += front.write(self.site, entries, self.yanked)
+        written += front.write(self.site, wheels, self.yanked)
         # Last of all: what these pages name is in no list any more; a channel's own goes first.
         keep = {*groups, *((channel, "") for channel, _ in groups)}
         for channel, project in sorted(there - keep):

@@ -12,38 +12,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from uniscale_build.errors import IndexSiteError
-from uniscale_build.index.entry import Entry, seconds
+from uniscale_build.index.entry import seconds
+from uniscale_build.index.state import Stat, State
 from uniscale_build.progress import Reporter
 
-# Raise when what is read of a wheel, or how pages are written, changes.
-STATE = "uniscale index state 1"
-NO_CHANNEL = ("packages", "drift", "variants", ".uniscale")
-
-Stat = tuple[int, int, int]  # size, mtime in ns, inode
-Source = tuple[int, int, int, int]  # of a file elsewhere: its device too
-
-
-def stat_of(path: Path) -> Stat:
-    """How a file looks from outside; `OSError` when it is not there."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def source_of(found: os.stat_result) -> Source:
-    """How a file that is not in the index looks from outside."""
-    return found.st_dev, found.st_size, found.st_mtime_ns, found.st_ino
-
-
-@dataclass
-class State:
-    """What is remembered: stored wheels, and the hashes of files that were given before."""
-
-    entries: dict[str, tuple[Stat, Entry]] = field(default_factory=dict)
-    sources: dict[Source, str] = field(default_factory=dict)
+VARIANTS = "variants"
+NO_CHANNEL = ("packages", "drift", VARIANTS, ".uniscale")
 
 
 class Site:
@@ -99,13 +76,18 @@ class Site:
         """True when a run that changed pages was interrupted: they must all be written."""
         return self._dirty.exists()
 
+    @property
+    def has_variants(self) -> bool:
+        """True when ``variants/`` is there: then it is kept in step with the wheels."""
+        return (self.root / VARIANTS).is_dir()
+
     def begin(self) -> None:
         """From here on pages may not fit one another until `finish`."""
         self._dirty.touch()
 
     def finish(self, state: State) -> None:
         """All pages are written."""
-        self._write_state(state)
+        self.put(self._state, state.as_bytes())
         self._dirty.unlink(missing_ok=True)
 
     def stored(self) -> dict[str, Stat]:
@@ -121,55 +103,11 @@ class Site:
         return found
 
     def state(self) -> State:
-        """What is remembered; lines that cannot be read are forgotten."""
+        """What is remembered."""
         try:
-            text = self._state.read_text(encoding="utf-8")
-        except (FileNotFoundError, UnicodeDecodeError):
+            return State.read(self._state.read_bytes())
+        except FileNotFoundError:
             return State()
-        head, *lines = text.split("\n")
-        found = State()
-        for line in lines if head == STATE else ():
-            try:
-                if line.startswith("wheel\t"):
-                    _, size, time, inode, file, sha256, length, *texts, upload, a, b, c, d = (
-                        line.split("\t")
-                    )
-                    project, version, device = texts
-                    stat = int(size), int(time), int(inode)
-                    found.entries[file] = (
-                        stat,
-                        Entry(
-                            file,
-                            sha256,
-                            int(length),
-                            project,
-                            version,
-                            device,
-                            int(upload),
-                            a,
-                            b,
-                            c,
-                            d,
-                        ),
-                    )
-                elif line.startswith("source\t"):
-                    _, device, size, time, inode, sha256 = line.split("\t")
-                    found.sources[int(device), int(size), int(time), int(inode)] = sha256
-            except ValueError:
-                continue
-        return found
-
-    def _write_state(self, state: State) -> None:
-        lines = [STATE]
-        for (size, time, inode), e in state.entries.values():
-            lines.append(
-                f"wheel\t{size}\t{time}\t{inode}\t{e.file}\t{e.sha256}\t{e.size}\t{e.project}\t"
-                f"{e.version}\t{e.device}\t{e.upload}\t{e.requires_python}\t{e.metadata_sha256}\t"
-                f"{e.facts}\t{e.device_facts}"
-            )
-        for (device, size, time, inode), sha256 in state.sources.items():
-            lines.append(f"source\t{device}\t{size}\t{time}\t{inode}\t{sha256}")
-        self.put(self._state, "\n".join([*lines, ""]).encode())
 
     def published(self) -> dict[str, tuple[str, int]]:
         """What the catalog says of each wheel: its SHA-256, and when it was added.

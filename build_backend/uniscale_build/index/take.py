@@ -6,16 +6,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from uniscale_build.errors import IndexSiteError, UniscaleError, WheelError, raise_all
 from uniscale_build.index.entry import Entry, Sidecars, check_file_name, read_entry
-from uniscale_build.index.site import Source, source_of
+from uniscale_build.index.state import Source, source_of
 from uniscale_build.progress import Reporter
-from uniscale_build.wheels.pack import cores
 
 # Below this a pool costs more than it saves, unless the wheels are large.
 _FEW, _LARGE = 24, 64 << 20
@@ -117,17 +115,25 @@ def _told(error: UniscaleError, path: Path) -> UniscaleError:
 def take_all(jobs: Sequence[Job], reporter: Reporter) -> Iterator[Taken]:
     """All of them, in order."""
     heavy = len(jobs) > 1 and sum(_size(job.path) for job in jobs) > _LARGE
-    workers = min(cores(), len(jobs))
-    if workers < 2 or (len(jobs) < _FEW and not heavy):
+    workers = _workers(len(jobs)) if heavy or len(jobs) >= _FEW else 1
+    if workers < 2:
         for number, job in enumerate(jobs, 1):
             yield take(job)
             reporter.advance(number, len(jobs), "wheels")
         return
+    from concurrent.futures import ProcessPoolExecutor  # takes as long as reading a wheel
+
     chunk = max(1, min(64, len(jobs) // (workers * 4)))
     with ProcessPoolExecutor(workers) as pool:
         for number, taken in enumerate(pool.map(take, jobs, chunksize=chunk), 1):
             yield taken
             reporter.advance(number, len(jobs), "wheels")
+
+
+def _workers(jobs: int) -> int:
+    from uniscale_build.wheels.pack import cores
+
+    return min(cores(), jobs)
 
 
 def _size(path: Path) -> int:

@@ -20,13 +20,12 @@ from uniscale_build.errors import IndexSiteError, UniscaleError, WheelError, rai
 from uniscale_build.ids import label as as_label
 from uniscale_build.index import variantpages
 from uniscale_build.index.entry import Entry, about_wheel
-from uniscale_build.index.site import Site
+from uniscale_build.index.site import VARIANTS, Site
 from uniscale_build.index.take import METADATA, PROVENANCE
 from uniscale_build.index.variantpages import Link
 from uniscale_build.progress import Reporter
 from uniscale_build.wheels.variant import Variant, WrittenVariant, write_variant
 
-FOLDER = "variants"
 SCHEMA = "https://variants-schema.wheelnext.dev/peps/825/v0.1.1.json"
 NAMESPACE = "uniscale"
 NULL = "null"  # the label of the variant without properties, which every machine can use
@@ -46,17 +45,12 @@ class _Made:
     writer: int = _WRITER
 
 
-def wanted(site: Site) -> bool:
-    """True when the index has variants already: then they are kept in step with its wheels."""
-    return (site.root / FOLDER).is_dir()
-
-
 def write(site: Site, reporter: Reporter) -> int:
     """Bring ``variants/`` to what the index holds; gives how many files were written.
 
     The lock is held. `IndexSiteError` for wheels whose variants contradict each other.
     """
-    entries = [entry for _, entry in site.state().entries.values()]
+    entries = [known.entry for known in site.state().wheels.values()]
     bundles = [entry.file for entry in entries if entry.device and entry.project == _BUNDLES]
     if bundles:
         reporter.note(
@@ -138,7 +132,7 @@ class _Tree:
 
     def __init__(self, site: Site, reporter: Reporter) -> None:
         self.site = site
-        self.root = site.root / FOLDER
+        self.root = site.root / VARIANTS
         self.reporter = reporter
         self.yanked = site.yanked()
         self.before = self._remembered()
@@ -166,7 +160,7 @@ class _Tree:
         for project, ours in links.items():
             self._put(project, "index.html", variantpages.html(project, ours).encode())
             self._put(project, "index.json", variantpages.as_json(project, ours).encode())
-        self._put("", "index.html", variantpages.listing(FOLDER, sorted(links)).encode())
+        self._put("", "index.html", variantpages.listing(VARIANTS, sorted(links)).encode())
         self._put("", "index.json", variantpages.listing_json(sorted(links)).encode())
         self._drop()
         told = {name: asdict(one) for name, one in sorted(self.made.items())}
