@@ -20,6 +20,7 @@ from uniscale_build.manifests.load import load_manifests
 from uniscale_build.manifests.sdk import find_sdk
 from uniscale_build.plans.plan import BackendPlan, make_plan
 from uniscale_build.project import find_project
+from uniscale_build.records.record import partly
 from uniscale_build.settings import Settings
 from uniscale_build.store import Store
 
@@ -89,6 +90,13 @@ def prepared(tmp_path: Path) -> tuple[BackendPlan, Path]:
     source = tmp_path / "src"
     prepare_source(Context(project, Store()), plan, item, source)
     return item, source
+
+
+def test_its_wheel_says_that_it_is_no_musa_build() -> None:
+    found = load_manifests([ROOT / "manifests"]).adaptations["llama.cpp", "MUSA_S5000"]
+    (told,) = partly(found.verified)
+    assert "front end only, stand-in SDK, not a MUSA build" in told
+    assert not {"built", "ran"} & set(found.verified)
 
 
 # One of arithmetic, one of shared memory and warps, one that MUSA takes another way than CUDA.

@@ -89,6 +89,15 @@ def test_the_record_says_everything() -> None:
     assert info["settings"]["defines"] == {"GGML_NATIVE": "OFF"}
 
 
+def test_what_was_tried_short_of_a_build_stays_with_the_wheel() -> None:
+    told = {"configured": "front end only", "tried": ["a", "b"], "note": "no chip"}
+    made = record.payload_json(copy.deepcopy(FACTS), **{**OPTIONS, "verified": told})
+    assert made["verified"] == {
+        "built": [], "ran": [], "not_run": "no chip",
+        "partly": ["configured: front end only", "tried: a", "tried: b"],
+    }  # fmt: skip
+
+
 def test_without_layers_the_tree_is_upstreams() -> None:
     assert payload(layers=[], tree=TREES[0])["patched_tree"] == TREES[0]
     with pytest.raises(WheelError, match="patched_tree is"):

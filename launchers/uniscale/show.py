@@ -114,6 +114,7 @@ def _tell(info: Mapping[str, Any]) -> None:
     rows += [("needs", name) for name in info.get("external_libraries", [])]
     rows += [("built", text) for text in _texts(verified.get("built"))]
     rows += [("ran", text) for text in _texts(verified.get("ran"))]
+    rows += [("partly", text) for text in _texts(verified.get("partly"))]
     rows += [("not run", text) for text in _texts(verified.get("not_run"))]
     for key, text in rows:
         if text:

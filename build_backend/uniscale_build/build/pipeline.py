@@ -88,6 +88,8 @@ def plan_inputs(project: Project, plan: BackendPlan) -> dict[str, str]:
         "verified": digest(dict(plan.adaptation.verified)),
         "requirements": digest(facts["requirements"], facts["requirement_rules"]),
     }
+    if told := record.partly(plan.adaptation.verified):
+        inputs["verified partly"] = digest(told)
     if plan.recipe.kind == "pep517":
         inputs["python"] = ".".join(str(number) for number in sys.version_info[:2])
     recipe = facts["recipe"]

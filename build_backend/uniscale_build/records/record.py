@@ -53,9 +53,9 @@ def payload_json(
     origins), layers (name, title, base, result, and what else is told of them), tree, recipe,
     requirements, environment. ``plan`` is the digest of the whole plan. ``launch`` is the
     manifest's, completed with the flags that the engine has. ``verified`` says what was ``built``
-    and ``ran`` (a sentence or several) and ``not_run``, why not. ``external`` are the libraries
-    that the machine must have. ``visible``, ``aliases`` and ``nodes`` are the device's; ``device``
-    adds what else of it installing needs; ``sdk`` is its SDK: name, and version and label where
+    and ``ran`` (a sentence or several) and ``not_run``, why not; its other keys become ``partly``.
+    ``external`` are the libraries that the machine must have. ``visible``,
+    ``aliases`` and ``nodes`` are the device's; ``device`` adds what else of it installing needs; ``sdk`` is its SDK: name, and version and label where
     the build used it. ``upstream`` adds what is known of the project: ``title``, ``purl``,
     ``license`` (SPDX), ``homepage``, ``archives`` (name and sha256 of each). ``dropped`` and
     ``replaced`` are requirements of upstream that the rules took out or exchanged, ``provided``
@@ -116,6 +116,7 @@ def _verified(told: Mapping[str, object]) -> dict[str, object]:
         "built": _sentences(told.get("built")),
         "ran": _sentences(told.get("ran")),
         "not_run": str(told.get("not_run") or told.get("note") or ""),
+        **({"partly": short} if (short := partly(told)) else {}),
     }
 
 
@@ -183,6 +184,17 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 def _list(value: object) -> list[object]:
     return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def partly(verified: Mapping[str, object]) -> list[str]:
+    """What was tried short of a build or a run, as ``configured: front end only``."""
+    said = ("built", "ran", "not_run", "note")
+    return [
+        f"{state}: {text}"
+        for state, texts in verified.items()
+        if state not in said
+        for text in _sentences(texts)
+    ]
 
 
 def _sentences(value: object) -> list[str]:
