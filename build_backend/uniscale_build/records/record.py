@@ -54,10 +54,11 @@ def payload_json(
     requirements, environment. ``plan`` is the digest of the whole plan. ``launch`` is the
     manifest's, completed with the flags that the engine has. ``verified`` says what was ``built``
     and ``ran`` (a sentence or several) and ``not_run``, why not; its other keys become ``partly``.
-    ``external`` are the libraries that the machine must have. ``visible``,
-    ``aliases`` and ``nodes`` are the device's; ``device`` adds what else of it installing needs; ``sdk`` is its SDK: name, and version and label where
-    the build used it. ``upstream`` adds what is known of the project: ``title``, ``purl``,
-    ``license`` (SPDX), ``homepage``, ``archives`` (name and sha256 of each). ``dropped`` and
+    ``external`` are the libraries that the machine must have. ``visible``, ``aliases`` and
+    ``nodes`` are the device's; ``device`` adds what else of it installing needs; ``sdk`` is its
+    SDK: name, and version and label where the build used it. ``upstream`` adds what is known of
+    the project: ``title``, ``purl``, ``license`` (SPDX), ``homepage``, ``archives`` (name and
+    sha256 of each). ``dropped`` and
     ``replaced`` are requirements of upstream that the rules took out or exchanged, ``provided``
     those that the device's image has.
     `WheelError` for facts that contradict each other, all at once.
