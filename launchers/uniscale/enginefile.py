@@ -2,51 +2,62 @@
 
 A file ``<engine>.yaml`` is looked for in ``UNISCALE_ENGINES`` (folders, as in PATH), then in
 ``$XDG_CONFIG_HOME/uniscale/engines``, then among those that are shipped; the first one counts.
+Those are read from one JSON file that `uniscale.engineyaml` makes of them: importing a YAML parser
+takes longer than everything else before an engine starts.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 
-from uniscale_build.errors import ManifestError, SettingsError, UniscaleError, raise_all
+from uniscale_build.errors import SettingsError
 from uniscale_build.ids import slug
-from uniscale_build.yamlfile import Fields, Value, load
 
 from uniscale.engines import Launch
-from uniscale.nodes import Spread
+from uniscale.frozen import NONE, Frozen
 
-SHIPPED = Path(__file__).with_name("engines")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+SHIPPED = os.path.join(os.path.dirname(__file__), "engines")
+TOGETHER = os.path.join(SHIPPED, "shipped.json")
 VARIABLE = "UNISCALE_ENGINES"
-FORMATS = ("gguf", "hf")
-CONVERSIONS = ("", "size")
-LISTS = ("values", "repeat", "comma", "json")
-LOCAL = ("interface", "address")
 
 
-@dataclass(frozen=True)
-class Rule:
+class Spread(Frozen):
+    """How an engine spreads over machines: ``nodes`` of its engine file.
+
+    In the words, ``{nodes}``, ``{rank}``, ``{head}`` (the first machine), ``{port}`` and
+    ``{head_port}`` (both, as an address is written) stand for what they say.
+    """
+
+    every: tuple[str, ...] = ()  # flags on every machine
+    others: tuple[str, ...] = ()  # flags on all but the first, which answers clients
+    ray: tuple[str, ...] = ()  # flags with which it runs on a Ray cluster instead
+    local: Mapping[str, str] = NONE  # variable -> interface or address
+
+
+class Rule(Frozen):
     """How an engine takes one common argument; the empty rule takes it not at all."""
 
     flags: tuple[str, ...] = ()  # each gets the value
     key: str = ""  # instead of flags: the dotted place in the engine's configuration document
     convert: str = ""  # "size": 8K becomes 8192
-    values: Mapping[str, str] = field(default_factory=dict)  # value -> the engine's; "": omit
+    values: Mapping[str, str] = NONE  # value -> the engine's; "": omit
     only: bool = False  # values that are not listed are refused
     lists: str | None = None  # how a list is written; None: as the engine does by default
-    parts: Mapping[str, str] = field(default_factory=dict)  # key of a mapping -> flag
+    parts: Mapping[str, str] = NONE  # key of a mapping -> flag
     also: tuple[str, ...] = ()  # passed beside it
-    approximate: Mapping[str, str] = field(default_factory=dict)  # value (or *) -> what differs
+    approximate: Mapping[str, str] = NONE  # value (or *) -> what differs
     beside: str = ""  # approximate only when this argument is given too
     ignored: str = ""  # why nothing is passed: a warning
     impossible: str = ""  # why it is refused
 
 
-@dataclass(frozen=True)
-class EngineFile:
+class EngineFile(Frozen):
     """An engine: how it is started where no payload says it, and its words for common ones."""
 
     name: str
@@ -61,7 +72,7 @@ class EngineFile:
     nodes: Spread  # over several machines
     variable: str | None  # environment variable that names its configuration document
     document: Mapping[str, object]  # what that document holds before arguments are filled in
-    path: Path
+    path: str
 
 
 def find(name: str) -> EngineFile | None:
@@ -71,27 +82,36 @@ def find(name: str) -> EngineFile | None:
     ``UNISCALE_ENGINES`` that is none.
     """
     wanted = slug(name)
-    files = dict(reversed([(slug(path.stem), path) for path in _files()]))
-    if wanted in files:
-        return _load(files[wanted])
-    return next((one for one in map(_load, files.values()) if _named(one, wanted)), None)
-
-
-def _named(engine: EngineFile, wanted: str) -> bool:
-    return wanted in {slug(alias) for alias in engine.aliases}
+    own, shipped = _own(), _shipped()
+    if wanted in own:
+        return _read(own[wanted])
+    if wanted in shipped:
+        return _made(shipped[wanted])
+    engines = [*map(_read, own.values())]
+    engines += [_made(told) for stem, told in shipped.items() if stem not in own]
+    return next((one for one in engines if wanted in map(slug, one.aliases)), None)
 
 
 def names() -> list[str]:
     """The names of all engines that have a file, for hints."""
-    return sorted({path.stem for path in _files()})
+    files = [*_own().values(), *(told["path"] for told in _shipped().values())]
+    return sorted({os.path.basename(path).removesuffix(".yaml") for path in files})
 
 
-def _files() -> Iterator[Path]:
+def _own() -> dict[str, str]:
+    """The files that are not shipped, by name; the first of a name counts."""
+    found: dict[str, str] = {}
     for folder in _folders():
-        yield from sorted(folder.glob("*.yaml"))
+        try:
+            files = sorted(name for name in os.listdir(folder) if name.endswith(".yaml"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in files:
+            found.setdefault(slug(name.removesuffix(".yaml")), os.path.join(folder, name))
+    return found
 
 
-def _folders() -> Iterator[Path]:
+def _folders() -> Iterator[str]:
     for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         if not os.path.isdir(entry):
             raise SettingsError(
@@ -100,125 +120,32 @@ def _folders() -> Iterator[Path]:
                 hint="each entry is a folder that holds <engine>.yaml files",
                 slug="no-folder",
             )
-        yield Path(entry)
+        yield entry
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    yield Path(home) / "uniscale" / "engines"
-    yield SHIPPED
+    yield os.path.join(home, "uniscale", "engines")
 
 
-@lru_cache(maxsize=64)
-def _load(path: Path) -> EngineFile:
-    errors: list[UniscaleError] = []
-    engine = _engine(Fields(load(path), errors, "an engine file"), path)
-    raise_all(errors)
-    return engine
+def _shipped() -> dict[str, dict[str, Any]]:
+    with open(TOGETHER, encoding="utf-8") as stream:
+        return {slug(stem): told for stem, told in json.load(stream).items()}
 
 
-def _engine(fields: Fields, path: Path) -> EngineFile:
-    name = fields.text("engine")
-    if slug(name) != slug(path.stem):
-        fields.fail(fields.value, f"{path.name} describes {name!r}", f"name it {name}.yaml")
-    document = fields.fields("document")
-    words = fields.get("arguments") or Value({}, str(path), 1)
-    if not isinstance(words.data, dict):
-        fields.fail(words, '"arguments" must be a mapping')
-        words = Value({}, str(path), 1)
-    assert isinstance(words.data, dict)
-    engine = EngineFile(
-        name=name,
-        title=fields.text("title", name),
-        aliases=fields.texts("aliases"),
-        serve=_serve(fields),
-        arguments={key: _rule(key, value, fields) for key, value in words.data.items()},
-        passthrough=fields.flag("passthrough", False),
-        lists=fields.one_of("lists", LISTS, "values"),
-        negation=fields.flag("negation", False),
-        underscores=fields.flag("underscores", False),
-        nodes=_spread(fields),
-        variable=document.maybe("variable"),
-        document=document.tree("base"),
-        path=path,
-    )
-    document.finish()
-    fields.finish()
-    return engine
+def _read(path: str) -> EngineFile:
+    from uniscale import engineyaml
+
+    return engineyaml.read(path)
 
 
-def _serve(fields: Fields) -> Launch | None:
-    if fields.get("serve") is None:
-        return None
-    serve = fields.fields("serve")
-    argv = serve.texts("argv")
-    if not argv:
-        serve.fail(serve.value, '"serve.argv" must begin with a program', slug="missing-key")
-    probe = serve.text("probe", "/health")
-    if not probe.startswith("/"):
-        serve.fail(serve.value, f'"probe" must be a path, not {probe!r}')
-    launch = Launch(
-        argv=argv,
-        model=serve.text("model", ""),
-        arguments={},
-        fixed=serve.texts("fixed"),
-        formats=serve.some_of("formats", FORMATS),
-        probe=probe,
-        metrics=serve.maybe("metrics"),
-        flags=serve.texts("flags"),
-    )
-    serve.finish()
-    return launch
+def _made(told: Mapping[str, Any]) -> EngineFile:
+    """An engine as `uniscale.engineyaml.together` wrote it."""
+    plain = _tuples(told)
+    serve = told["serve"]
+    plain["serve"] = None if serve is None else Launch(**_tuples(serve))
+    plain["arguments"] = {name: Rule(**_tuples(one)) for name, one in told["arguments"].items()}
+    plain["nodes"] = Spread(**_tuples(told["nodes"]))
+    plain["path"] = os.path.join(SHIPPED, told["path"])
+    return EngineFile(**plain)
 
 
-def _spread(parent: Fields) -> Spread:
-    value = parent.get("nodes")
-    if value is None or value.data == "none":
-        return Spread()
-    fields = parent.fields("nodes")
-    local = fields.pairs("local")
-    for name, what in local.items():
-        if what not in LOCAL:
-            fields.fail(fields.value, f'"nodes.local.{name}" must be {" or ".join(LOCAL)}')
-    found = Spread(fields.texts("every"), fields.texts("others"), fields.texts("ray"), local)
-    fields.finish()
-    return found
-
-
-def _rule(name: str, value: Value, parent: Fields) -> Rule:
-    if isinstance(value.data, str):
-        return Rule(flags=(value.data,))
-    if isinstance(value.data, list):
-        texts = tuple(item.data for item in value.data if isinstance(item.data, str))
-        return Rule(flags=texts)
-    fields = Fields(value, parent.errors, f'"arguments.{name}"')
-    flag = fields.get("flag")
-    several = flag is not None and isinstance(flag.data, list)
-    approximate = fields.get("approximate")
-    always = approximate is not None and isinstance(approximate.data, str)
-    rule = Rule(
-        flags=fields.texts("flag") if several else tuple(filter(None, [fields.maybe("flag")])),
-        key=fields.text("key", ""),
-        convert=fields.one_of("convert", CONVERSIONS, ""),
-        values=_mapped(fields, "values"),
-        only=fields.flag("only", False),
-        lists=fields.one_of("lists", LISTS) if fields.get("lists") else None,
-        parts=fields.pairs("parts"),
-        also=fields.texts("also"),
-        approximate={"*": fields.text("approximate")} if always else fields.pairs("approximate"),
-        beside=fields.text("beside", ""),
-        ignored=fields.text("ignored", ""),
-        impossible=fields.text("impossible", ""),
-    )
-    if not (rule.flags or rule.key or rule.parts or rule.ignored or rule.impossible):
-        fields.fail(value, f'"arguments.{name}" says neither a flag nor why there is none')
-    fields.finish()
-    return rule
-
-
-def _mapped(fields: Fields, key: str) -> Mapping[str, str]:
-    """A mapping of texts in which an empty value means: pass nothing."""
-    value = fields.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value.data, dict):
-        fields.errors.append(ManifestError(f'"{key}" must be a mapping', where=value.where))
-        return {}
-    return {word: str(item.data or "") for word, item in value.data.items()}
+def _tuples(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(one) if isinstance(one, list) else one for key, one in told.items()}

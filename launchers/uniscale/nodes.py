@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from uniscale_build.errors import LaunchError
 
 from uniscale import flags
+from uniscale.enginefile import Spread
 from uniscale.hostfile import Host
 
 MASTER_PORT = 29500  # of torchrun's rendezvous, as torchrun itself has it
@@ -20,20 +21,6 @@ RAY_PORT = 6379
 RECORD = "nodes.json"  # in a job's folder, for as long as something of it may run somewhere
 INTERFACE, ADDRESS = "interface", "address"
 _SHOWN = {INTERFACE: "its interface towards", ADDRESS: "its address towards"}
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How an engine spreads over machines: ``nodes`` of its engine file.
-
-    In the words, ``{nodes}``, ``{rank}``, ``{head}`` (the first machine), ``{port}`` and
-    ``{head_port}`` (both, as an address is written) stand for what they say.
-    """
-
-    every: tuple[str, ...] = ()  # flags on every machine
-    others: tuple[str, ...] = ()  # flags on all but the first, which answers clients
-    ray: tuple[str, ...] = ()  # flags with which it runs on a Ray cluster instead
-    local: Mapping[str, str] = field(default_factory=dict)  # variable -> interface or address
 
 
 @dataclass(frozen=True)

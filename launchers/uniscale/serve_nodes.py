@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from uniscale_build.errors import LaunchError, SettingsError
 
 from uniscale import nodes, ports
+from uniscale.enginefile import Spread
 from uniscale.nodes import Node
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def commands(plan: ServePlan, prepared: Prepared) -> tuple[Node, ...]:
         described = None  # a file written here is not there
     return nodes.serving(
         prepared.command.argv,
-        nodes.Spread() if described is None else described.nodes,
+        Spread() if described is None else described.nodes,
         plan.nodes,
         engine=prepared.payload.title,
         python=prepared.payload.place.python,

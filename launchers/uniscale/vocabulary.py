@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from uniscale_build.errors import LaunchError, UniscaleError, did_you_mean, raise_all
 
 from uniscale import flags
 from uniscale.enginefile import EngineFile, Rule
+from uniscale.frozen import Frozen, changed
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG]?)")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_SIZE = r"(\d+(?:\.\d+)?)([kKmMgG]?)"
 _POWERS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+_NAME = r"[A-Za-z][A-Za-z0-9_.-]*"
 
 
-@dataclass(frozen=True)
-class Spoken:
+class Spoken(Frozen):
     """Arguments in an engine's own words."""
 
     words: tuple[str, ...]  # flags and values
@@ -31,16 +33,16 @@ class Spoken:
     warnings: tuple[str, ...]
 
 
-@dataclass
 class _Speaker:
     """Collects words, warnings and errors while arguments are translated."""
 
-    engine: EngineFile
-    known: frozenset[str]
-    words: list[str] = field(default_factory=list)
-    document: dict[str, object] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    errors: list[UniscaleError] = field(default_factory=list)
+    def __init__(self, engine: EngineFile, known: frozenset[str]) -> None:
+        self.engine = engine
+        self.known = known
+        self.words: list[str] = []
+        self.document: dict[str, object] = {}
+        self.warnings: list[str] = []
+        self.errors: list[UniscaleError] = []
 
     def refuse(self, name: str, what: str, hint: str | None = None, slug: str = "argument") -> None:
         self.errors.append(LaunchError(what, where=f"argument {name}", hint=hint, slug=slug))
@@ -72,13 +74,11 @@ def speak(
 
 
 def _recorded_rules(engine: EngineFile, recorded: Mapping[str, str]) -> dict[str, Rule]:
-    from dataclasses import replace
-
     rules = {}
     for name, flag in recorded.items():
         rule = engine.arguments.get(name, Rule())
         # Several flags, or parts, are more than a record can say.
-        rules[name] = rule if len(rule.flags) > 1 or rule.parts else replace(rule, flags=(flag,))
+        rules[name] = rule if len(rule.flags) > 1 or rule.parts else changed(rule, flags=(flag,))
     return rules
 
 
@@ -112,7 +112,7 @@ def _common(
 def _unruled(speaker: _Speaker, rules: Mapping[str, Rule], name: str, value: object) -> None:
     flag = _flag(name, speaker.engine)
     listed = _canonical(flag) in speaker.known or _root(flag) in speaker.known
-    if _NAME.fullmatch(name) and (listed or (speaker.engine.passthrough and not speaker.known)):
+    if re.fullmatch(_NAME, name) and (listed or (speaker.engine.passthrough and not speaker.known)):
         if value is not None:
             speaker.words += _written(speaker, name, (flag,), value, speaker.engine.lists)
         return
@@ -127,7 +127,7 @@ def _unruled(speaker: _Speaker, rules: Mapping[str, Rule], name: str, value: obj
 
 def _own(speaker: _Speaker, name: str, value: object, rules: Mapping[str, Rule]) -> None:
     bare = name.lstrip("-")
-    if not _NAME.fullmatch(bare):
+    if not re.fullmatch(_NAME, bare):
         speaker.refuse(name, f"{name!r} cannot be a flag", slug="unknown-argument")
         return
     if speaker.engine.variable is not None:
@@ -178,7 +178,7 @@ def _parts(speaker: _Speaker, rule: Rule, name: str, value: object) -> None:
         except json.JSONDecodeError as error:
             speaker.refuse(name, f"{name} is not JSON: {error.msg}", slug="bad-value")
             return
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         speaker.refuse(
             name, f"{name} must be a mapping of {', '.join(rule.parts)}", slug="bad-value"
         )
@@ -241,7 +241,7 @@ def _size(speaker: _Speaker, name: str, value: object) -> object:
     text = _text(value).strip()
     if text in ("-1", "auto"):  # as many as fit
         return text
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     number = float(match[1]) * _POWERS[match[2]] if match else 0.5
     if number != int(number):
         hint = "a whole number; 8k is 8000, 8K is 8192"
@@ -253,7 +253,7 @@ def _size(speaker: _Speaker, name: str, value: object) -> object:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (Mapping, list, tuple)):
+    if isinstance(value, (dict, list, tuple)):
         return json.dumps(value, ensure_ascii=False)
     return str(value)
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from uniscale import enginefile
+from uniscale import enginefile, engineyaml
 from uniscale_build.errors import ManifestError, Problems, SettingsError, UniscaleError
 
 from .helpers import Bench, flag, lay_payload
@@ -30,18 +30,28 @@ arguments:
 
 
 def test_all_shipped_files_are_good_and_named_as_they_are() -> None:
-    shipped = sorted(enginefile.SHIPPED.glob("*.yaml"))
+    shipped = sorted(Path(enginefile.SHIPPED).glob("*.yaml"))
     assert len(shipped) == 6
     names: list[str] = []
     for path in shipped:
         engine = enginefile.find(path.stem)
         assert engine is not None and engine.name == path.stem and engine.serve is not None
+        assert engine == engineyaml.read(str(path)), "what is read quickly is what the file says"
         assert {"host", "port"} <= set(engine.arguments)
         names += [engine.name, *engine.aliases]
     assert len(names) == len(set(names))
     for alias in ("llama_cpp", "TGI", "trtllm"):
         assert enginefile.find(alias) is not None
     assert enginefile.find("no-such") is None
+
+
+def test_the_shipped_files_together_are_current() -> None:
+    assert Path(enginefile.TOGETHER).read_text(encoding="utf-8") == engineyaml.together(), (
+        "write it anew: python -m uniscale.engineyaml > launchers/uniscale/engines/shipped.json"
+    )
+    assert enginefile.names() == sorted(
+        path.stem for path in Path(enginefile.SHIPPED).glob("*.yaml")
+    )
 
 
 @pytest.mark.parametrize(

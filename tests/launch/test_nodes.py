@@ -12,7 +12,7 @@ from uniscale_build.errors import LaunchError
 TWO = (Host("10.0.0.1", slots=8, type="A800"), Host("10.0.0.2", slots=4, type="BI_V150"))
 
 
-def spread(name: str) -> nodes.Spread:
+def spread(name: str) -> enginefile.Spread:
     described = enginefile.find(name)
     assert described is not None
     return described.nodes
