@@ -116,3 +116,16 @@ def test_bad_sources_are_manifest_errors(
     assert ran.returncode == 3
     assert f"error[{slug}]" in ran.stderr and words in ran.stderr
     assert "manifests/adaptations/cpu/pyengine.yaml:" in ran.stderr
+
+
+def test_a_backend_may_have_a_variable_of_its_own_for_what_it_sees(engine: PyEngine) -> None:
+    assert engine.wheel().returncode == 0
+    record = json.loads((engine.payload / "payload.json").read_text(encoding="utf-8"))
+    assert record["device_environment"]["visible"] is None
+    engine.adapt(recipe="visible: PYENGINE_NODES\n")
+    ran = engine.wheel()
+    assert ran.returncode == 0, ran.stderr
+    texts = [path.read_text(encoding="utf-8")
+             for path in (engine.cache / "payloads").glob("*/*/payload.json")]  # fmt: skip
+    told = {json.loads(text)["device_environment"]["visible"] for text in texts}
+    assert told == {None, "PYENGINE_NODES"}

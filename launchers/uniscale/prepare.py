@@ -217,7 +217,11 @@ def _visible(request: Request, engine: Engine) -> dict[str, str]:
     visible = engine.payload.visible if engine.payload is not None else None
     if visible is None:
         raise LaunchError(
-            f"{engine.title} has no way to choose chips", where="--devices", slug="no-devices"
+            f"{engine.title} has no way to choose chips",
+            where="--devices",
+            hint="no variable is known that limits what it sees; numactl or taskset around the "
+            "whole command choose processors",
+            slug="no-devices",
         )
     from uniscale import chips
     from uniscale.talk import note

@@ -69,7 +69,11 @@ def _visible(plan: TrainPlan) -> dict[str, str]:
     device = devices.named(plan.device, known) if plan.device else devices.here(known)[0]
     if device.visible is None:
         raise LaunchError(
-            f"{device.name} has no way to choose chips", where="--devices", slug="no-devices"
+            f"{device.name} has no way to choose chips",
+            where="--devices",
+            hint="no variable is known that limits what it sees; numactl or taskset around the "
+            "whole command choose processors",
+            slug="no-devices",
         )
     value, remark = chips.chosen(plan.devices, device.name)
     if remark:

@@ -139,6 +139,12 @@ def test_two_chips_are_the_two_that_are_closest(bench: Bench, model: Path) -> No
     bench.run("serve", model, "--devices", "0;2").refused("bad-devices", 2)
 
 
+def test_an_engine_that_sees_all_there_is_refuses_a_choice(bench: Bench, model: Path) -> None:
+    lay_payload(bench.payloads, record())  # llama.cpp on a processor: no variable limits it
+    err = bench.run("serve", model, "--devices", "0", "--dry-run").refused("no-devices")
+    assert "numactl or taskset" in err
+
+
 def test_replicas_share_the_chips_out(bench: Bench, model: Path) -> None:
     lay_musa(bench)
     with_library(bench)

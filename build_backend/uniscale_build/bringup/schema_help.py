@@ -170,6 +170,7 @@ HELP = {
     "adaptation.contact": "Who answers for the pair.",
     "adaptation.verified": "What was built or run, where, and what was not.",
     "adaptation.note": "What one must know.",
+    "adaptation.visible": "In place of the device's variable, where the backend has its own.",
     "adaptation.revision": "Number in the wheel's version: raise it when layers or settings "
     "change and upstream's version does not.",
 }

@@ -106,7 +106,7 @@ def _device_facts(plan: BackendPlan) -> list[object]:
     """What of the device manifest goes into a payload."""
     device = plan.device
     nodes, aliases = list(device.detect.nodes), list(device.aliases)
-    return [device.visible, nodes, aliases, device_words(device)]
+    return [plan.visible, nodes, aliases, device_words(device)]
 
 
 def device_words(device: Device) -> dict[str, object]:
@@ -298,7 +298,7 @@ def _describe(
         toolchain=toolchain.fingerprint(),
         launch=launch,
         verified=dict(item.adaptation.verified),
-        visible=item.device.visible,
+        visible=item.visible,
         nodes=item.device.detect.nodes,
         aliases=item.device.aliases,
         device=device_words(item.device),

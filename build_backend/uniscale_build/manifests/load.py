@@ -114,6 +114,7 @@ def read_adaptation(fields: Fields, where: str) -> Adaptation:
         sdk=fields.one_of("sdk", SDK_USES, ""),
         image=image(fields),
         note=fields.text("note", ""),
+        visible=fields.text("visible", ""),
         revision=fields.number("revision", 0),
         lines=fields.lines,
     )

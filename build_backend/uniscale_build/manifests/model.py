@@ -241,6 +241,7 @@ class Adaptation:
     sdk: str = ""  # one of SDK_USES; "": by the recipe
     image: str = ""  # to build in, in place of the device's
     note: str = ""
+    visible: str = ""  # variable that limits which chips this backend sees; "": the device's
     revision: int = 0  # of our wheels of one upstream version; 0: not told in the version
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
 

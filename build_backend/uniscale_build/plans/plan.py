@@ -55,6 +55,11 @@ class BackendPlan:
         return self.layers[-1].result if self.layers else self.pin.tree
 
     @property
+    def visible(self) -> str | None:
+        """The variable that limits which chips the engine sees."""
+        return self.adaptation.visible or self.device.visible
+
+    @property
     def sdk_device(self) -> Device | None:
         """The device when its SDK must be there for the build, else None."""
         return self.device if self.adaptation.sdk_use(self.recipe.kind) == "build" else None
