@@ -99,6 +99,22 @@ def test_resumed_after_kill_9_it_is_the_same_training(
     assert losses(tmp_path / "torn") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
 
 
+DTYPES = """
+import sys, torch
+for path in sys.argv[1:]:
+    print({str(one.dtype) for one in torch.load(path).values()})
+"""
+
+
+def test_in_half_precision(install: Install, corpus: Path, tmp_path: Path) -> None:
+    engine = install("Megatron-LM")
+    out = tmp_path / "half"
+    train(engine, *words(corpus, out, "bf16=true", steps=8))
+    assert losses(out)[-1] < losses(out)[0] * 0.8
+    (part,) = (out / "megatron").glob("weights-*.pt")
+    assert "torch.bfloat16" in engine.ok("python", "-c", DTYPES, str(part))
+
+
 LOSS = """\
 import json, sys, torch
 from pathlib import Path
