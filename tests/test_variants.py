@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import venv
 import zipfile
+from collections.abc import Callable
 from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import jsonschema
 import pytest
@@ -23,6 +27,7 @@ from uniscale_build.wheels.deflate import BLOCK
 from uniscale_build.wheels.variant import Variant, write_variant
 from uniscale_build.wheels.wheel import Member, write_wheel
 
+from .killing import fork_call, moments
 from .payload_wheels import DEVICES, payload_record, payload_wheel, plain_wheel
 from .sitecheck import anchors
 from .wheels import noise
@@ -152,7 +157,11 @@ def test_pages(site: Path) -> None:
     told = json.loads((folder / "index.json").read_text())
     assert told["versions"] == ["0.32.0"]
     assert {one["filename"] for one in told["files"]} == set(links)
+    (whole,) = [one for one in told["files"] if one["filename"].endswith("-variants.json")]
+    assert (whole["hashes"], whole["url"]) == ({}, "uniscale_vllm-0.32.0-variants.json")
     for one in told["files"]:
+        if one is whole:
+            continue
         data = (folder / one["url"]).read_bytes()
         assert one["hashes"] == {"sha256": hashlib.sha256(data).hexdigest()}
         assert one["size"] == len(data)
@@ -276,3 +285,46 @@ def test_uv_takes_the_variant_for_processors(site: Path, tmp_path: Path) -> None
     assert subject is not None
     found = [*checks, trust.check_sbom(subject)]
     assert {one.state for one in found} == {"passed"}, found
+
+
+def _content(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes()
+            for path in sorted(root.rglob("*")) if path.is_file()}  # fmt: skip
+
+
+def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pages name is there, whole; the next run completes the rest."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    before = tmp_path / "before"
+    for device in ("cpu", "MUSA_S5000"):
+        payload_wheel(tmp_path / "first", "vllm", "0.32.0", device)
+    plain_wheel(tmp_path / "first")
+    publish(before, Request(add=(tmp_path / "first",), variants=True))
+    gone = "uniscale_vllm-0.32.0+musa43-py3-none-any.whl"
+    payload_wheel(tmp_path / "more", "vllm", "0.32.0", "Metax_C550")
+    more = Request(add=(tmp_path / "more",))
+
+    def run(site: Path) -> Callable[[], int]:
+        return lambda: publish(site, Request(add=more.add, remove=(gone,))).wheels * 0
+
+    def start(name: str) -> Path:
+        shutil.copytree(before, tmp_path / name, symlinks=True)
+        return tmp_path / name
+
+    run(start("goal"))()
+    wanted = _content(tmp_path / "goal" / "variants")
+    _, total = fork_call(run(start("count")), 0)
+    for step in moments(total, int(os.environ.get("UNISCALE_TEST_KILLS", "6"))):
+        site = start(f"step{step}")
+        assert fork_call(run(site), step)[0], f"step {step} of {total} was not reached"
+        for page in (site / "variants").glob("*/index.html"):
+            for link in anchors(page):
+                path, _, digest = unquote(str(link["href"])).partition("#sha256=")
+                if "packages/" in path or not digest:
+                    continue
+                data = (page.parent / path).read_bytes()
+                assert hashlib.sha256(data).hexdigest() == digest, f"{path} after step {step}"
+        left = tuple(name for name in (gone,) if (site / "packages" / name).exists())
+        publish(site, Request(add=more.add, remove=left))
+        assert _content(site / "variants") == wanted, f"after step {step}"
+        shutil.rmtree(site)

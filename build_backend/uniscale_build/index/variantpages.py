@@ -5,7 +5,6 @@ Pure functions. Variants lie beside their page, wheels without a device in ``pac
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,9 +38,12 @@ class Link:
                     entry.requires_python, entry.metadata_sha256, why)  # fmt: skip
 
     @staticmethod
-    def document(file: str, data: bytes) -> Link:
-        """A file beside the page that is no wheel."""
-        return Link(file, quoted(file), "", hashlib.sha256(data).hexdigest(), len(data))
+    def document(file: str) -> Link:
+        """A file beside the page that is no wheel.
+
+        It changes when variants are added, at another moment than the page: no hash is told.
+        """
+        return Link(file, quoted(file), "", "", 0)
 
 
 def quoted(file: str) -> str:
@@ -60,7 +62,7 @@ def _anchor(link: Link) -> str:
     told = f'data-core-metadata="sha256={link.metadata}"' if link.metadata else ""
     return "".join(
         (
-            f'<a href="{link.url}#sha256={link.sha256}"',
+            f'<a href="{link.url}{f"#sha256={link.sha256}" if link.sha256 else ""}"',
             f' data-requires-python="{python}"' if python else "",
             f" {told} {told.replace('core-metadata', 'dist-info-metadata')}" if told else "",
             f' data-yanked="{escape(link.why)}"' if link.why is not None else "",
@@ -90,8 +92,8 @@ def _file(link: Link) -> dict[str, object]:
     return {
         "filename": link.file,
         "url": link.url,
-        "hashes": {"sha256": link.sha256},
-        "size": link.size,
+        "hashes": {"sha256": link.sha256} if link.sha256 else {},
+        **({"size": link.size} if link.sha256 else {}),
         **({"upload-time": stamp(link.upload)} if link.upload is not None else {}),
         **({"requires-python": link.requires_python} if link.requires_python else {}),
         **({"core-metadata": {"sha256": link.metadata}} if link.metadata else {}),

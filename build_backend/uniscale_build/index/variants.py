@@ -155,7 +155,7 @@ class _Tree:
             self.reporter.advance(number, len(pairs), "variants")
         for (project, version), text in documents.items():
             file = f"{file_stem(project, version)}-variants.json"
-            links[project].append(Link.document(file, text.encode()))
+            links[project].append(Link.document(file))
             self._put(project, file, text.encode())
         for project, ours in links.items():
             self._put(project, "index.html", variantpages.html(project, ours).encode())
