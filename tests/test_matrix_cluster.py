@@ -286,3 +286,20 @@ def test_no_cluster_and_no_ray(base: Native) -> None:
     ran = on_ray(nowhere, "--run", "-o", "none")
     assert ran.returncode == 1 and "error[no-cluster]" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["ubuntu:24.04", "localhost:5000/vendor/sdk", f"example.org/a/b:1.2@sha256:{'0' * 64}"],
+)
+def test_ray_takes_the_images_that_manifests_may_name(image: str, tmp_path: Path) -> None:
+    """What a build asks for passes our manifests' check and Ray's own."""
+    from ray.runtime_env import RuntimeEnv
+    from uniscale_build.manifests.load import load_manifests
+
+    native = make_lab(tmp_path / "lab")
+    path = native.root / "manifests" / "adaptations" / "Acme_X1" / "mini.yaml"
+    path.write_text(f"{path.read_text()}image: {image}\n")
+    manifests = load_manifests([native.root / "manifests"])
+    (found,) = [one.image for one in manifests.adaptations.values() if one.image]
+    assert found == image and RuntimeEnv(image_uri=found).image_uri() == image

@@ -10,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from uniscale_build.errors import UniscaleError
+from uniscale_build.matrix import remote
 from uniscale_build.matrix.rows import Row, all_rows
 from uniscale_build.matrix.runner import Runner
 from uniscale_build.matrix.state import Build, Folder
@@ -339,3 +341,15 @@ def test_two_builds_that_give_different_files_of_one_name(built: Native, tmp_pat
 def test_the_error_of_a_folder_in_use_is_one_of_ours(tmp_path: Path) -> None:
     with Folder(tmp_path).ours(), pytest.raises(UniscaleError), Folder(tmp_path).ours():
         pass
+
+
+def test_a_node_without_a_home_to_write_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in an image, whose user has a home in name alone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert remote.cache_folder() == tmp_path / "home" / ".cache" / "uniscale"
+    monkeypatch.setenv("HOME", "/dev/null/home")  # not even root writes there
+    folder = remote.cache_folder()
+    assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
+    assert remote.cache_folder() == folder

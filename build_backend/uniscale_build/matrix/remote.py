@@ -69,10 +69,7 @@ def _node_name() -> str:
 
 def _unpacked(plain: bytes, key: str) -> Path:
     """The folder of the unpacked plain wheel, made by whichever build is first on the node."""
-    base = Path(tempfile.gettempdir()) / f"uniscale-code-{os.getuid()}"
-    base.mkdir(mode=0o700, exist_ok=True)
-    if base.stat().st_uid != os.getuid():
-        raise PermissionError(f"{base} belongs to somebody else")
+    base = _own("code")
     target = base / key
     if not target.exists():
         fresh = Path(tempfile.mkdtemp(dir=base))
@@ -105,10 +102,28 @@ def _lines(pipe: Any) -> Iterator[bytes]:
             yield from lines
 
 
+def cache_folder() -> Path:
+    """The cache of a node that names none: the user's, or a temporary folder where that cannot be
+    written, as in most images."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    there = next(path for path in (user, *user.parents) if path.exists())
+    return user / "uniscale" if os.access(there, os.W_OK | os.X_OK) else _own("cache")
+
+
+def _own(name: str) -> Path:
+    """A temporary folder of this user's, for all builds on the node."""
+    folder = Path(tempfile.gettempdir()) / f"uniscale-{name}-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else")
+    return folder
+
+
 def _run(job: dict[str, Any], code: Path, scratch: Path, mailbox: Any) -> dict[str, Any]:
     """The worker's last event; the others go to the mailbox as they come."""
     env = {name: text for name, text in os.environ.items() if name != "UNISCALE_PROJECT"}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(code), env.get("PYTHONPATH"))))
+    env.setdefault("UNISCALE_CACHE", str(cache_folder()))
     with (scratch / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "uniscale_build.matrix.work"],
