@@ -159,9 +159,10 @@ def test_the_page_about_a_new_device_does_what_it_says(native: Native, tmp_path:
     page = commands()
     assert [words[:2] for words in page] == [
         ["uniscale-build", word]
-        for word in ("new-device", "doctor", "plan", "unpatch", "patch", "wheel")
-    ]
-    create, doctor, plan, unpatch, patch, wheel = [words[1:] for words in page]
+        for word in ("new-device", "doctor", "plan", "unpatch", "patch", "wheel", "new-backend",
+                     "plan")
+    ]  # fmt: skip
+    create, doctor, plan, unpatch, patch, wheel, engine, planned = [words[1:] for words in page]
     made = native.run(*create)
     assert made.returncode == 0, made.stderr
     lacks = native.run(*doctor)
@@ -186,6 +187,10 @@ def test_the_page_about_a_new_device_does_what_it_says(native: Native, tmp_path:
     assert built.returncode == 0, built.stderr
     assert list((native.root / "dist").glob("uniscale-*acme*.whl"))
     run_tests(native, "tests/test_device_acme_x1.py")
+    described = native.run(*engine, env=env)
+    assert described.returncode == 0, described.stderr
+    assert native.run(*planned, env=env).returncode == 0
+    run_tests(native, "tests/test_backend_acme_engine.py")
 
 
 @pytest.mark.sources
