@@ -15,6 +15,7 @@ import pytest
 from uniscale_build.errors import StoreError
 from uniscale_build.git.db import GitDb
 from uniscale_build.inplace.unpatch import _verify
+from uniscale_build.store import Store
 
 from tests.conftest import Grow, MakeProject
 from tests.upstreams import UPSTREAM, Lab, Link, git, git_upstream, make_lab, snapshot
@@ -346,6 +347,21 @@ def test_a_pack_without_what_the_store_had_is_not_taken_for_whole(
     assert db.pack_of(first) is not None and db.pack_of(second) is None
     lab.unpatch()
     assert git("status", "--porcelain", cwd=lab.place()) == b""
+
+
+def test_one_index_tells_where_all_packs_have_their_objects(tmp_path: Path) -> None:
+    """Whatever a run that was killed has left of writing it."""
+    db = GitDb(Store(tmp_path)).open()
+    packs = db.path / "objects" / "pack"
+    for version in range(3):
+        files = ((b"%d.py" % n, "100644", b"%d, %d\n" % (version, n)) for n in range(120))
+        db.import_files(files)
+        (packs / "multi-pack-index.lock").touch()
+    (packs / "multi-pack-index.lock").unlink()
+    assert db.run("multi-pack-index", "verify").code == 0
+    told = (packs / "multi-pack-index").read_bytes()
+    assert len(list(packs.glob("*.idx"))) == 3
+    assert all(path.name.encode() in told for path in packs.glob("*.idx"))
 
 
 def test_names_that_the_disk_changed_are_told(tmp_path: Path) -> None:

@@ -246,7 +246,17 @@ class GitDb:
             note = self.path / "uniscale-whole-packs" / tree
             note.parent.mkdir(exist_ok=True)
             write_atomic(note, Path(packs[0]).name.encode())
+        if packs:
+            self._index_packs()
         return tree
+
+    def _index_packs(self) -> None:
+        """One index over all packs: git asks each pack's own for every object that is new."""
+        with self.store.lock("git-packs"):
+            folder = self.path / "objects" / "pack"
+            # Nobody else writes it: this one is of a run that was killed.
+            (folder / "multi-pack-index.lock").unlink(missing_ok=True)
+            self.run("multi-pack-index", "write", check=False)  # git works without it too
 
     def _whole(self, pack: Path, tree: str) -> bool:
         """True when the pack has all of ``tree``: fast-import leaves out what the store had."""
