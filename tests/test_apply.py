@@ -171,3 +171,17 @@ def test_what_lint_refuses_reaches_no_git(
         apply_layer(db, layer.base, layer)
     assert gits == []
     assert not db.has(hashlib.sha1(b"blob %d\0" % len(evil) + evil).hexdigest())
+
+
+def test_an_index_is_read_as_git_lists_it(db: GitDb) -> None:
+    """Modes, links, names of every length up to those that an entry has no room to count."""
+    names = [b"x" * n for n in range(1, 20)] + ["说明 x".encode(), b"\xff/\n", b"d/" * 2100 + b"e"]
+    modes = ("100644", "100755", "120000")
+    tree = db.import_files((n, modes[len(n) % 3], b"%d" % len(n)) for n in names)
+    listed = db.list_tree(tree)
+    with db.index(tree) as index, db.index() as other:
+        twin = index.twin()
+        other.take(twin, listed.keys())
+        assert db.list_tree(other.write_tree()) == listed
+        other.take(twin, {b"absent"})
+        assert other.write_tree() == tree
