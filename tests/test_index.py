@@ -186,6 +186,7 @@ def test_what_is_remembered_is_what_was_read(site: Path) -> None:
         entry, _ = read_entry(site / "packages" / name, known.upload)
         assert known.entry == entry
         assert (known.file, known.project, known.device) == (name, entry.project, entry.device)
+        assert known.sha256 == entry.sha256
         assert known.facts.decode() == entry.facts
         assert known.stat == stat_of(site / "packages" / name)
 

@@ -179,8 +179,8 @@ class _Run:
     def _published(self, name: str) -> tuple[str, int]:
         """SHA-256 and time of a stored wheel as it was published; "" and 0 when nobody knows."""
         if name in self.state.wheels:
-            entry = self.state.wheels[name].entry
-            return entry.sha256, entry.upload
+            known = self.state.wheels[name]
+            return known.sha256, known.upload
         if self._catalog is None:
             self._catalog = self.site.published()
         return self._catalog.get(name, ("", 0))
@@ -234,7 +234,7 @@ class _Run:
             return file_sha256(first.path)
         known = self.state.wheels.get(name)
         if known is not None and known.stat == self.stored[name]:
-            return known.entry.sha256
+            return known.sha256
         return file_sha256(self.site.packages / name)
 
     # Changing the index ---------------------------------------------------------------------

@@ -22,7 +22,7 @@ Stat = tuple[int, int, int]  # size, mtime in ns, inode
 Source = bytes  # device, size, mtime and inode of a file elsewhere
 
 
-def _head(body: bytes) -> bytes:
+def _head(body: bytes | memoryview) -> bytes:
     """Format and checksum: damage would go from here into the catalog."""
     return b"%b %08x" % (_FORMAT, zlib.crc32(body))
 
@@ -41,15 +41,16 @@ def source_of(found: os.stat_result) -> Source:
 class Known:
     """A stored wheel: how its file looked, where it is listed, and all else on demand."""
 
-    __slots__ = ("_line", "device", "file", "project", "stat", "upload")
+    __slots__ = ("_line", "device", "file", "project", "sha256", "stat", "upload")
 
     def __init__(self, line: bytes) -> None:
-        _, file, size, time, inode, project, device, upload, _ = line.split(b"\t", 8)
+        _, file, size, time, inode, project, device, upload, sha256, _ = line.split(b"\t", 9)
         self.file = file.decode()
         self.stat: Stat = int(size), int(time), int(inode)
         self.project = project.decode()
         self.device = device.decode()
         self.upload = int(upload)
+        self.sha256 = sha256.decode()
         self._line = line
 
     @staticmethod
@@ -75,10 +76,10 @@ class Known:
     @property
     def entry(self) -> Entry:
         """All that was read of the wheel."""
-        texts = self._line.decode().split("\t")[8:]
-        sha256, length, version, requires_python, metadata_sha256, device_facts, facts = texts
+        texts = self._line.decode().split("\t")[9:]
+        length, version, requires_python, metadata_sha256, device_facts, facts = texts
         return Entry(
-            self.file, sha256, int(length), self.project, version, self.device, self.upload,
+            self.file, self.sha256, int(length), self.project, version, self.device, self.upload,
             requires_python, metadata_sha256, facts, device_facts,
         )  # fmt: skip
 
@@ -94,10 +95,10 @@ class State:
     def read(data: bytes) -> State:
         """What `as_bytes` gave; nothing where it is damaged or of another version."""
         found = State()
-        head, _, body = data.partition(b"\n")
-        if head != _head(body):
+        head, *lines = data.split(b"\n")
+        if head != _head(memoryview(data)[len(head) + 1 :]):
             return found
-        for line in body.split(b"\n"):
+        for line in lines:
             if line.startswith(b"wheel\t"):
                 known = Known(line)
                 found.wheels[known.file] = known
