@@ -292,6 +292,15 @@ def test_engines_as_python_modules(bench: Bench, model: Path) -> None:
     assert bench.run("infer", model, "x").ok().out == "x \n"
 
 
+def test_the_chips_that_the_engine_may_see(bench: Bench, model: Path) -> None:
+    device = {"visible": "CHIPS", "set": {}}
+    lay_payload(bench.payloads, record(device="Metax_C550", device_environment=device))
+    facts = bench.root / "facts.json"
+    bench.run("infer", model, "hello", "--devices", "0,2", "--", "--record", facts).ok()
+    assert recorded(facts)["environ"]["CHIPS"] == "0,2"
+    bench.run("infer", model, "hello", "--devices", "0;2").refused("bad-devices", 2)
+
+
 def test_common_arguments_reach_the_engine(bench: Bench, model: Path) -> None:
     lay_payload(bench.payloads)
     facts = bench.root / "facts.json"
