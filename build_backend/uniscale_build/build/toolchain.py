@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import ToolchainError, UniscaleError, raise_all
+from uniscale_build.processors import cores
 
 if TYPE_CHECKING:
     from uniscale_build.manifests.devices import Device
@@ -152,14 +153,13 @@ def compiler_cache(choice: str) -> str | None:
 
 def default_jobs() -> int:
     """One job a core that we may use, and no more than one for each 1.5 GB of free memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
         line = next(line for line in text.splitlines() if line.startswith("MemAvailable:"))
         by_memory = int(line.split()[1]) * 1024 // 1_500_000_000
     except (OSError, StopIteration, ValueError):
-        by_memory = cores or 1
-    return max(1, min(cores or 1, by_memory))
+        by_memory = cores()
+    return max(1, min(cores(), by_memory))
 
 
 def has_program(name: str, least: tuple[int, ...]) -> bool:

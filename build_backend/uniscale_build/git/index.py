@@ -135,7 +135,6 @@ class Index:
         self._tell()
         twin = Index(self._db, self._path.with_name("twin"))
         shutil.copyfile(self._path, twin._path)
-        twin._kept = self._kept
         return twin
 
     def take(self, twin: Index, paths: Set[bytes]) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from uniscale_build.errors import IndexSiteError, UniscaleError, WheelError, raise_all
 from uniscale_build.index.entry import Entry, Sidecars, check_file_name, read_entry
 from uniscale_build.index.state import Source, source_of
+from uniscale_build.processors import cores
 from uniscale_build.progress import Reporter
 
 # Below this a pool costs more than it saves, unless the wheels are large.
@@ -115,7 +116,7 @@ def _told(error: UniscaleError, path: Path) -> UniscaleError:
 def take_all(jobs: Sequence[Job], reporter: Reporter) -> Iterator[Taken]:
     """All of them, in order."""
     heavy = len(jobs) > 1 and sum(_size(job.path) for job in jobs) > _LARGE
-    workers = _workers(len(jobs)) if heavy or len(jobs) >= _FEW else 1
+    workers = min(cores(), len(jobs)) if heavy or len(jobs) >= _FEW else 1
     if workers < 2:
         for number, job in enumerate(jobs, 1):
             yield take(job)
@@ -128,12 +129,6 @@ def take_all(jobs: Sequence[Job], reporter: Reporter) -> Iterator[Taken]:
         for number, taken in enumerate(pool.map(take, jobs, chunksize=chunk), 1):
             yield taken
             reporter.advance(number, len(jobs), "wheels")
-
-
-def _workers(jobs: int) -> int:
-    from uniscale_build.wheels.pack import cores
-
-    return min(cores(), jobs)
 
 
 def _size(path: Path) -> int:

@@ -179,11 +179,13 @@ def _finish(db: GitDb, base: str, layer: Layer, found: Lint, work: Applying) -> 
         if ran.code != 0:
             raise_all(_explain(db, base, layer, ran))
         raise_all(as_git_reads(layer.where, ran.out, patches))
+    else:
+        look()
     if after is None:
         after = work.index.listing()
         problems.extend(in_the_way(layer, found, after.paths))
     raise_all(problems)
-    oids = work.oids(found.overlay)
+    oids = work.oids()
     work.index.put(
         (file.path, Entry(file.mode, oid)) for file, oid in zip(found.overlay, oids, strict=True)
     )

@@ -9,7 +9,6 @@ stays with the first, and where either does not take its share, one git reads al
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -18,15 +17,10 @@ from uniscale_build.git.db import GitDb, Index, Ran, Running
 from uniscale_build.layers.layerfile import shown
 from uniscale_build.layers.lint import Added, Lint, Patch
 from uniscale_build.layers.overlay import folders
+from uniscale_build.processors import cores
 
 _WORTH_IT = 32  # patches: below, a second git costs more than it saves
 _SECOND = 0.52  # of the patches: the second git begins earlier
-
-
-def cores() -> int:
-    """How many gits may run at once."""
-    count = getattr(os, "sched_getaffinity", None)
-    return len(count(0)) if count is not None else os.cpu_count() or 1
 
 
 class Applying:
@@ -41,7 +35,7 @@ class Applying:
         self._base = base
         self._alone = alone or cores() < 2
         self._stack = contextlib.ExitStack()
-        self._hashed: Callable[[], list[str]] | None = None
+        self._hashed: Callable[[], list[str]]
         self._second: list[Patch] = []
         self._twin: tuple[Index, Running] | None = None
         self.index: Index
@@ -66,11 +60,9 @@ class Applying:
         paths = [file.file for file in files]
         self._hashed = self._stack.enter_context(self._db.writing_files(paths))
 
-    def oids(self, files: Sequence[Added]) -> list[str]:
-        """The blobs of the overlay's files, when they are written."""
-        if self._hashed is None:
-            self.added(files)
-        return self._hashed() if self._hashed is not None else []
+    def oids(self) -> list[str]:
+        """The blobs of the files that `added` was told, when they are written."""
+        return self._hashed()
 
     def patch(self, patch: Patch, of: int) -> None:
         """One patch ``of`` so many; the second git begins when it has enough of them."""

@@ -62,11 +62,6 @@ class _Piece:
     expected: int = 0
 
 
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def pack(
     archive: Archive,
     members: Sequence[Member],

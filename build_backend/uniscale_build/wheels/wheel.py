@@ -17,12 +17,13 @@ from uniscale_build import recordfile
 from uniscale_build.build.distinfo import expanded_tags, file_stem, generator, wheel_file
 from uniscale_build.errors import SettingsError, UniscaleError, WheelError, raise_all
 from uniscale_build.members import MODES, Member, check_names
+from uniscale_build.processors import cores
 from uniscale_build.progress import Reporter, Silent
 from uniscale_build.recordfile import Row
 from uniscale_build.store import disk_errors
 from uniscale_build.wheels.deflate import Codec, codec
 from uniscale_build.wheels.output import Output, replacing
-from uniscale_build.wheels.pack import cores, pack
+from uniscale_build.wheels.pack import pack
 from uniscale_build.wheels.previous import Previous
 from uniscale_build.wheels.same import same_rows
 from uniscale_build.wheels.wheelread import Wheel, read_wheel
