@@ -15,6 +15,9 @@ from pathlib import Path
 from uniscale_build.errors import UniscaleError, WheelError
 
 MODES = (0o644, 0o755)
+# In a wheel's dist-info folder, beside what the wheel format asks for.
+SBOM = "sboms/uniscale.cdx.json"
+PROVENANCE = "provenance.intoto.json"
 
 # C0, DEL, C1, and the marks that reorder what a reader sees; lone surrogates are not UTF-8.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

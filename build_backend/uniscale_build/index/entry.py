@@ -19,13 +19,12 @@ from typing import Any
 
 from uniscale_build.errors import IndexSiteError, UniscaleError, WheelError, raise_all
 from uniscale_build.ids import check_name
+from uniscale_build.members import PROVENANCE, SBOM
 from uniscale_build.records.record import check_payload
 from uniscale_build.wheels.wheelread import Wheel, read_wheel
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl")
 _PAYLOAD = re.compile(r"uniscale_payloads/([^/]+)/payload\.json")
-_SBOM = "sboms/uniscale.cdx.json"
-_PROVENANCE = "provenance.intoto.json"
 # Folders of an index that are no channel.
 RESERVED = ("all", "packages", "drift", "variants")
 
@@ -244,12 +243,12 @@ def _glibc(tags: tuple[str, ...]) -> str | None:
 
 def _bill(wheel: Wheel) -> tuple[int | None, str | None]:
     """When the wheel was made (SOURCE_DATE_EPOCH), and its SBOM's name in it."""
-    data = wheel.documents.get(f"{wheel.dist_info}/{_SBOM}")
+    data = wheel.documents.get(f"{wheel.dist_info}/{SBOM}")
     if data is None:
         return None, None
     try:
         text = str(json.loads(data)["metadata"]["timestamp"])
-        return seconds(text), f"{wheel.dist_info}/{_SBOM}"
+        return seconds(text), f"{wheel.dist_info}/{SBOM}"
     except (ValueError, KeyError, TypeError) as error:
         raise WheelError(
             f"its SBOM cannot be read: {error}", where=str(wheel.path), slug="bad-sbom",
@@ -259,7 +258,7 @@ def _bill(wheel: Wheel) -> tuple[int | None, str | None]:
 
 def _provenance(wheel: Wheel) -> bytes | None:
     """The wheel's own statement, with the wheel itself as its first subject."""
-    data = wheel.documents.get(f"{wheel.dist_info}/{_PROVENANCE}")
+    data = wheel.documents.get(f"{wheel.dist_info}/{PROVENANCE}")
     if data is None:
         return None
     try:

@@ -15,7 +15,7 @@ from typing import TypedDict
 
 from uniscale_build.build.pipeline import Context, Payload, build_payload, recall, remember
 from uniscale_build.errors import SettingsError
-from uniscale_build.members import Member
+from uniscale_build.members import PROVENANCE, SBOM, Member
 from uniscale_build.plans.plan import Plan
 from uniscale_build.plans.together import check_together
 from uniscale_build.records import record
@@ -187,7 +187,7 @@ def _records(context: Context, contents: Contents) -> list[Member]:
     payloads = contents.payloads
     infos: list[Mapping[str, object]] = [item.info for item in payloads]
     sbom = record.sbom(infos, name=contents.name, version=contents.version, epoch=epoch())
-    found = [Member("sboms/uniscale.cdx.json", sbom.encode())]
+    found = [Member(SBOM, sbom.encode())]
     if infos:
         statement = record.provenance(
             infos,
@@ -196,7 +196,7 @@ def _records(context: Context, contents: Contents) -> list[Member]:
             plan={**contents.plan.as_json(), "version": contents.version},
             epoch=epoch(),
         )
-        found.append(Member("provenance.intoto.json", statement.encode()))
+        found.append(Member(PROVENANCE, statement.encode()))
     if (text := distribution.licence(context.project)) is not None:
         found.append(Member("licenses/LICENSE", text))
     return found

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from uniscale_build.errors import UniscaleError
 from uniscale_build.ids import slug
+from uniscale_build.members import PROVENANCE
 from uniscale_build.progress import Reporter
-from uniscale_build.wheels.trust import PROVENANCE, Check, Subject, compare, counted
+from uniscale_build.wheels.trust import Check, Subject, compare, counted
 
 if TYPE_CHECKING:
     from uniscale_build.manifests.model import Pin

@@ -18,13 +18,12 @@ from typing import Any
 from uniscale_build import recordfile
 from uniscale_build.errors import UniscaleError
 from uniscale_build.ids import slug
+from uniscale_build.members import PROVENANCE, SBOM
 from uniscale_build.recordfile import Row
 from uniscale_build.records.provenance import PREDICATE, STATEMENT, dependencies
 from uniscale_build.records.record import check_payload
 from uniscale_build.wheels.wheelread import read_wheel
 
-SBOM = "sboms/uniscale.cdx.json"
-PROVENANCE = "provenance.intoto.json"
 _PAYLOAD = re.compile(r"uniscale_payloads/([^/]+)/payload\.json")
 _OWN_RECORD = re.compile(r"(uniscale_payloads/[^/]+/)[^/]+\.dist-info/RECORD")
 # What an installer writes into the dist-info folder itself.

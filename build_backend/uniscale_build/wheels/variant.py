@@ -17,7 +17,7 @@ from pathlib import Path
 from uniscale_build import recordfile
 from uniscale_build.build.distinfo import file_stem
 from uniscale_build.errors import WheelError
-from uniscale_build.members import Member
+from uniscale_build.members import PROVENANCE, SBOM, Member
 from uniscale_build.progress import Reporter, Silent
 from uniscale_build.recordfile import Row, file_sha256
 from uniscale_build.records import sbom
@@ -28,8 +28,6 @@ from uniscale_build.wheels.previous import packed_member
 from uniscale_build.wheels.zipfmt import Archive, Entry
 
 DOCUMENT = "variant.json"
-_SBOM = "sboms/uniscale.cdx.json"
-_PROVENANCE = "provenance.intoto.json"
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def write_variant(
         size = made.close()
         output.complete()
         digest = made.sha256 or output.sha256()
-    return WrittenVariant(target, digest, size, ours["METADATA"], ours.get(_PROVENANCE))
+    return WrittenVariant(target, digest, size, ours["METADATA"], ours.get(PROVENANCE))
 
 
 def _dist_info(infos: Mapping[str, zipfile.ZipInfo]) -> str:
@@ -127,9 +125,9 @@ def _changed(documents: Mapping[str, bytes], variant: Variant, source: Path) -> 
     if variant.build:
         found["WHEEL"] = found["WHEEL"].rstrip(b"\n") + f"\nBuild: {variant.build}\n".encode()
     found[DOCUMENT] = variant.document.encode()
-    if _SBOM in found:
+    if SBOM in found:
         try:
-            found[_SBOM] = sbom.renamed(found[_SBOM].decode("utf-8"), variant.version).encode()
+            found[SBOM] = sbom.renamed(found[SBOM].decode("utf-8"), variant.version).encode()
         except (ValueError, KeyError, TypeError) as error:
             raise WheelError(f"its SBOM cannot be read: {error}", where=str(source),
                              hint="build the wheel again", slug="bad-sbom") from error  # fmt: skip
