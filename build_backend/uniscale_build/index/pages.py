@@ -13,7 +13,7 @@ from uniscale_build.index.entry import Entry, stamp
 from uniscale_build.index.state import Known
 
 _API = {"api-version": "1.1"}
-HEAD = (
+_HEAD = (
     '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="pypi:repository-version" content="1.1">'
 )
@@ -21,10 +21,13 @@ HEAD = (
 
 def project_html(project: str, entries: Sequence[Entry], yanked: Mapping[str, str]) -> str:
     """The page of one project in one channel (two folders below the index)."""
-    lines = [_anchor(entry, yanked.get(entry.file)) for entry in entries]
-    title = escape(project)
-    body = "\n".join(lines)
-    return f"{HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
+    return page_html(project, [_anchor(entry, yanked.get(entry.file)) for entry in entries])
+
+
+def page_html(name: str, lines: Iterable[str]) -> str:
+    """A page called ``name`` with these lines of HTML."""
+    title, body = escape(name), "\n".join(lines)
+    return f"{_HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
 
 
 def _anchor(entry: Entry, reason: str | None) -> str:
@@ -71,9 +74,7 @@ def sorted_versions(versions: Iterable[str]) -> list[str]:
 
 def channel_html(channel: str, projects: Iterable[str]) -> str:
     """The page of a channel: its projects."""
-    title = escape(channel)
-    body = "\n".join(f'<a href="{name}/">{name}</a><br>' for name in projects)
-    return f"{HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
+    return page_html(channel, (f'<a href="{name}/">{name}</a><br>' for name in projects))
 
 
 def channel_json(projects: Iterable[str]) -> str:

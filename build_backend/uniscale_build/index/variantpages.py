@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from uniscale_build.index.entry import Entry, stamp
-from uniscale_build.index.pages import HEAD, channel_html, channel_json, sorted_versions
-
-listing = channel_html
-listing_json = channel_json
+from uniscale_build.index.pages import page_html, sorted_versions
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,7 @@ def quoted(file: str) -> str:
 
 def html(project: str, links: Sequence[Link]) -> str:
     """The page of one project."""
-    title, body = escape(project), "\n".join(map(_anchor, links))
-    return f"{HEAD}<title>{title}</title></head><body>\n<h1>{title}</h1>\n{body}\n</body></html>\n"
+    return page_html(project, map(_anchor, links))
 
 
 def _anchor(link: Link) -> str:

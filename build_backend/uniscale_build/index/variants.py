@@ -18,18 +18,18 @@ from typing import Any
 from uniscale_build.build.distinfo import file_stem
 from uniscale_build.errors import IndexSiteError, UniscaleError, WheelError, raise_all
 from uniscale_build.ids import label as as_label
-from uniscale_build.index import variantpages
+from uniscale_build.index import pages, variantpages
 from uniscale_build.index.entry import Entry, about_wheel
 from uniscale_build.index.site import VARIANTS, Site
 from uniscale_build.index.take import METADATA, PROVENANCE
 from uniscale_build.index.variantpages import Link
 from uniscale_build.progress import Reporter
+from uniscale_build.wheels.bundle import NAME
 from uniscale_build.wheels.variant import Variant, WrittenVariant, write_variant
 
 SCHEMA = "https://variants-schema.wheelnext.dev/peps/825/v0.1.1.json"
 NAMESPACE = "uniscale"
 NULL = "null"  # the label of the variant without properties, which every machine can use
-_BUNDLES = "uniscale"
 # Raise when what is written into a variant changes.
 _WRITER = 1
 
@@ -51,14 +51,14 @@ def write(site: Site, reporter: Reporter) -> int:
     The lock is held. `IndexSiteError` for wheels whose variants contradict each other.
     """
     entries = [known.entry for known in site.state().wheels.values()]
-    bundles = [entry.file for entry in entries if entry.device and entry.project == _BUNDLES]
+    bundles = [entry.file for entry in entries if entry.device and entry.project == NAME]
     if bundles:
         reporter.note(
             f"bundles are no variants of each other: {len(bundles)} left out of variants/"
         )
     plain = [entry for entry in entries if not entry.device]
     pairs = [(entry, variant_of(entry)) for entry in sorted(entries, key=lambda one: one.file)
-             if entry.device and entry.project != _BUNDLES]  # fmt: skip
+             if entry.device and entry.project != NAME]  # fmt: skip
     documents = _documents(pairs)
     return _Tree(site, reporter)(plain, pairs, documents)
 
@@ -160,8 +160,8 @@ class _Tree:
         for project, ours in links.items():
             self._put(project, "index.html", variantpages.html(project, ours).encode())
             self._put(project, "index.json", variantpages.as_json(project, ours).encode())
-        self._put("", "index.html", variantpages.listing(VARIANTS, sorted(links)).encode())
-        self._put("", "index.json", variantpages.listing_json(sorted(links)).encode())
+        self._put("", "index.html", pages.channel_html(VARIANTS, sorted(links)).encode())
+        self._put("", "index.json", pages.channel_json(sorted(links)).encode())
         self._drop()
         told = {name: asdict(one) for name, one in sorted(self.made.items())}
         self.site.put(self.site.variants, json.dumps(told, indent=1).encode())

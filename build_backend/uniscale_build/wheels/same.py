@@ -20,7 +20,7 @@ from pathlib import Path
 from uniscale_build import recordfile
 from uniscale_build.members import Member
 from uniscale_build.progress import Reporter
-from uniscale_build.recordfile import Row
+from uniscale_build.recordfile import Row, file_sha256
 from uniscale_build.wheels.deflate import BLOCK
 from uniscale_build.wheels.pack import hash_file, size_of
 from uniscale_build.wheels.zipfmt import dos_time
@@ -56,7 +56,9 @@ def same_rows(
     except _DAMAGED:
         return None
     rows = _rows(members, sizes, threads, reporter)
-    if recordfile.render(rows, record).encode() != written or _digest(handle) != sha256:
+    if recordfile.render(rows, record).encode() != written:
+        return None
+    if file_sha256(Path(f"/proc/self/fd/{handle}")) != sha256:
         return None
     return (*rows, Row(record, None, None))
 
@@ -120,13 +122,3 @@ def _hashed(members: Sequence[Member], sizes: Sequence[int]) -> list[Row]:
 
 def _sha256(source: bytes | Path) -> str:
     return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else hash_file(source)
-
-
-def _digest(handle: int) -> str:
-    """SHA-256 of the whole file that is open."""
-    value, at = hashlib.sha256(), 0
-    buffer = memoryview(bytearray(BLOCK))
-    while read := os.preadv(handle, [buffer], at):
-        value.update(buffer[:read])
-        at += read
-    return value.hexdigest()
