@@ -153,6 +153,17 @@ def _sum(table: Sequence[Sequence[int]], chosen: Iterable[int]) -> int:
     return sum(table[one][two] for one, two in itertools.combinations(chosen, 2))
 
 
+def no_choice(title: str) -> LaunchError:
+    """The error for ``--devices`` where no variable limits what ``title`` sees."""
+    return LaunchError(
+        f"{title} has no way to choose chips",
+        where="--devices",
+        hint="no variable is known that limits what it sees; numactl or taskset around the "
+        "whole command choose processors",
+        slug="no-devices",
+    )
+
+
 def chosen(word: str, device: str) -> tuple[str, str | None]:
     """What ``--devices word`` means for ``device``: its visible-devices value, and a remark.
 

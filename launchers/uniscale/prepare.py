@@ -215,17 +215,11 @@ def _visible(request: Request, engine: Engine) -> dict[str, str]:
     if request.devices is None:
         return {}
     visible = engine.payload.visible if engine.payload is not None else None
-    if visible is None:
-        raise LaunchError(
-            f"{engine.title} has no way to choose chips",
-            where="--devices",
-            hint="no variable is known that limits what it sees; numactl or taskset around the "
-            "whole command choose processors",
-            slug="no-devices",
-        )
     from uniscale import chips
     from uniscale.talk import note
 
+    if visible is None:
+        raise chips.no_choice(engine.title)
     value, remark = chips.chosen(request.devices, engine.device)
     which, parts = request.share
     if remark and which == 0:

@@ -68,13 +68,7 @@ def _visible(plan: TrainPlan) -> dict[str, str]:
     known = devices.known()
     device = devices.named(plan.device, known) if plan.device else devices.here(known)[0]
     if device.visible is None:
-        raise LaunchError(
-            f"{device.name} has no way to choose chips",
-            where="--devices",
-            hint="no variable is known that limits what it sees; numactl or taskset around the "
-            "whole command choose processors",
-            slug="no-devices",
-        )
+        raise chips.no_choice(device.name)
     value, remark = chips.chosen(plan.devices, device.name)
     if remark:
         note(remark)

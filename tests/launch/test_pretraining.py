@@ -88,11 +88,13 @@ def test_of_several_payloads_it_says_which_one_trains(bench: Bench) -> None:
     assert "--device Cambricon_MLU" in err and err.count("error[") == 1
 
 
-def test_tokenizers_are_looked_for_where_the_payload_runs(bench: Bench, tmp_path: Path) -> None:
+def lay_environment(bench: Bench) -> tuple[Path, Path]:
+    """A payload of Megatron-LM in an environment of its own: the environment's folder, and the
+    payload's."""
     bench.environ["UNISCALE_DATA"] = str(bench.root / "own")
     made = bench.root / "own" / "environments" / "megatron"
     folder = made / "site" / "uniscale_payloads"
-    lay_payload(folder, record("Megatron-LM", tasks=["train"], launch={}))
+    prefix = lay_payload(folder, record("Megatron-LM", tasks=["train"], launch={}))
     python = made / "bin" / "python"
     python.parent.mkdir()
     python.symlink_to(sys.executable)
@@ -100,6 +102,11 @@ def test_tokenizers_are_looked_for_where_the_payload_runs(bench: Bench, tmp_path
         folder=made, python=str(python), payloads=folder, name="uniscale-megatron-lm",
         version="0.14.0+cpu", file="x.whl", sha256="0" * 64, index="",
     ).save()  # fmt: skip
+    return made, prefix
+
+
+def test_tokenizers_are_looked_for_where_the_payload_runs(bench: Bench, tmp_path: Path) -> None:
+    made, _ = lay_environment(bench)
     data = bench.root / "data.jsonl"
     data.write_text('{"text": "a"}\n')
     model = bench.root / "model"
@@ -115,22 +122,12 @@ def test_tokenizers_are_looked_for_where_the_payload_runs(bench: Bench, tmp_path
 
 
 def test_a_payload_in_an_environment_of_its_own_trains_with_its_python(bench: Bench) -> None:
-    bench.environ["UNISCALE_DATA"] = str(bench.root / "own")
-    made = bench.root / "own" / "environments" / "megatron"
-    folder = made / "site" / "uniscale_payloads"
-    prefix = lay_payload(folder, record("Megatron-LM", tasks=["train"], launch={}))
-    python = made / "bin" / "python"
-    python.parent.mkdir()
-    python.symlink_to(sys.executable)
-    Environment(
-        folder=made, python=str(python), payloads=folder, name="uniscale-megatron-lm",
-        version="0.14.0+cpu", file="x.whl", sha256="0" * 64, index="",
-    ).save()  # fmt: skip
+    made, prefix = lay_environment(bench)
     data = bench.root / "data.jsonl"
     data.write_text('{"text": "a"}\n')
     words = ("train", "bytes", "-b", "megatron", "--data", data, "--dry-run", "--json")
     shown = json.loads(bench.run(*words).ok().out)
-    assert shown["argv"][:3] == [str(python), "-m", "torch.distributed.run"]
+    assert shown["argv"][:3] == [str(made / "bin" / "python"), "-m", "torch.distributed.run"]
     assert shown["environment"]["PYTHONPATH"].split(":")[0] == str(prefix)
     for command in (("list", "--json"), ("show", "Megatron-LM", "--json")):
         assert str(prefix) in bench.run(*command).ok().out
