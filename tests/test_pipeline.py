@@ -76,6 +76,39 @@ def test_the_wheel_holds_the_patched_engine_and_says_what_it_is(
     assert (snapshot(native.root), snapshot(native.upstream)) == before
 
 
+def test_a_vendors_library_is_found_in_the_package_that_brings_it(
+    native: Native, tmp_path: Path
+) -> None:
+    chip = tmp_path / "sdk" / "libchip.so.1"
+    chip.parent.mkdir()
+    (tmp_path / "chip.c").write_text("int chip(void) { return 1; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-Wl,-soname,libchip.so.1", "-o", chip,
+                    tmp_path / "chip.c"], check=True)  # fmt: skip
+    with (native.root / "manifests/adaptations/cpu/mini.yaml").open("a") as adaptation:
+        adaptation.write(
+            f"""\
+requirements: [vendor-runtime>=1]
+recipe:
+  allowed_external: [libchip.so.1]
+  defines:
+    CMAKE_C_STANDARD_LIBRARIES: -Wl,--no-as-needed {chip}
+    UNISCALE_RPATH: $ORIGIN/../../../vendor/lib
+"""
+        )
+    made = native.root / str(wheel(native)["wheel"])
+    about = next(name for name in zipfile.ZipFile(made).namelist() if name.endswith("METADATA"))
+    assert b"Requires-Dist: vendor-runtime>=1" in zipfile.ZipFile(made).read(about)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        run_server(made, tmp_path)
+    assert "libchip.so.1: cannot open shared object" in refused.value.stderr
+    # Beside the payloads, as in the site-packages of whoever installs both.
+    shutil.copytree(chip.parent, tmp_path / "vendor" / "lib")
+    program = tmp_path / "unpacked" / "uniscale_payloads" / "mini-cpu" / "bin" / "mini-server"
+    (tmp_path / "vendor").rename(tmp_path / "unpacked" / "vendor")
+    said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("please, hello")
+
+
 def test_again_is_a_no_op_and_a_changed_layer_is_not(native: Native, tmp_path: Path) -> None:
     first = wheel(native)
     again = wheel(native)
