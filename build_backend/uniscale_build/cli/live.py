@@ -26,8 +26,10 @@ class Live:
 
     def stage(self, name: str, detail: str = "") -> None:
         """Close the line of the last stage and open one for this."""
+        from rich.markup import escape
+
         self.close()
-        self._name = f"{name} [dim]{detail}[/]" if detail else name
+        self._name = f"{escape(name)} [dim]{escape(detail)}[/]" if detail else escape(name)
         self._began = time.monotonic()
         self._task = self._progress.add_task(self._name, total=None, count="")
 
@@ -43,7 +45,9 @@ class Live:
 
     def note(self, text: str) -> None:
         """A line above the bars."""
-        self._progress.console.print(f"[yellow]note:[/] {text}")
+        from rich.markup import escape
+
+        self._progress.console.print(f"[yellow]note:[/] {escape(text)}")
 
     def close(self) -> None:
         """Turn the open line into a finished one."""

@@ -96,11 +96,13 @@ class Table:
 
     def changed(self, build: Build, what: str) -> None:
         """A line above the table for what is worth keeping."""
+        from rich.markup import escape
+
         if what == "state" and build.state != "running":
-            text = f"{_MARKS[build.state]} {build.id}  [dim]{_result(build)}[/]"
+            text = f"{_MARKS[build.state]} {build.id}  [dim]{escape(_result(build))}[/]"
             self._live.console.print(text)
         elif what not in ("state", "stage", "advance"):
-            self._live.console.print(f"[yellow]note:[/] {build.id}: {what}", markup=True)
+            self._live.console.print(f"[yellow]note:[/] {build.id}: {escape(what)}")
 
     def tick(self) -> None:
         """The table draws itself."""

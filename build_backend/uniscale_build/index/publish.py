@@ -74,11 +74,13 @@ def publish(root: Path, request: Request, reporter: Reporter | None = None) -> P
     given = given_wheels(request.add)
     site = Site(root.absolute())
     with disk_errors(root, "point --out"), site.locked(reporter):
-        made = _Run(site, request, given, reporter)()
+        run = _Run(site, request, given, reporter)
+        made = run()
         if request.variants or site.has_variants:
             from uniscale_build.index import variants
 
-            made = replace(made, pages=made.pages + variants.write(site, reporter))
+            written = variants.write(site, run.state, run.yanked, reporter)
+            made = replace(made, pages=made.pages + written)
         return made
 
 

@@ -21,6 +21,7 @@ from uniscale_build.ids import label as as_label
 from uniscale_build.index import pages, variantpages
 from uniscale_build.index.entry import Entry, about_wheel
 from uniscale_build.index.site import VARIANTS, Site
+from uniscale_build.index.state import State
 from uniscale_build.index.take import METADATA, PROVENANCE
 from uniscale_build.index.variantpages import Link
 from uniscale_build.progress import Reporter
@@ -45,12 +46,13 @@ class _Made:
     writer: int = _WRITER
 
 
-def write(site: Site, reporter: Reporter) -> int:
+def write(site: Site, state: State, yanked: Mapping[str, str], reporter: Reporter) -> int:
     """Bring ``variants/`` to what the index holds; gives how many files were written.
 
-    The lock is held. `IndexSiteError` for wheels whose variants contradict each other.
+    ``yanked`` says of withdrawn wheels why. The lock is held. `IndexSiteError` for wheels whose
+    variants contradict each other.
     """
-    entries = [known.entry for known in site.state().wheels.values()]
+    entries = [known.entry for known in state.wheels.values()]
     bundles = [entry.file for entry in entries if entry.device and entry.project == NAME]
     if bundles:
         reporter.note(
@@ -60,7 +62,7 @@ def write(site: Site, reporter: Reporter) -> int:
     pairs = [(entry, variant_of(entry)) for entry in sorted(entries, key=lambda one: one.file)
              if entry.device and entry.project != NAME]  # fmt: skip
     documents = _documents(pairs)
-    return _Tree(site, reporter)(plain, pairs, documents)
+    return _Tree(site, yanked, reporter)(plain, pairs, documents)
 
 
 def variant_of(entry: Entry) -> Variant:
@@ -130,11 +132,11 @@ def _two_meanings(key: tuple[str, str, str], file: str, other: str) -> IndexSite
 class _Tree:
     """Writes the folder: wheels, then what names them, and last takes out what nothing names."""
 
-    def __init__(self, site: Site, reporter: Reporter) -> None:
+    def __init__(self, site: Site, yanked: Mapping[str, str], reporter: Reporter) -> None:
         self.site = site
         self.root = site.root / VARIANTS
         self.reporter = reporter
-        self.yanked = site.yanked()
+        self.yanked = yanked
         self.before = self._remembered()
         self.made: dict[str, _Made] = {}
         self.keep: dict[str, set[str]] = defaultdict(set)

@@ -8,8 +8,8 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -73,7 +73,14 @@ def build_wheel(context: Context, plan: Plan, out: Path, *, editable: bool = Fal
         )
     check_together(context.project, plan)
     payloads = tuple(build_payload(context, plan, item) for item in plan.backends)
-    contents = Contents(
+    return deliver(keep(context, contents(context, plan, payloads, editable=editable)), out)
+
+
+def contents(
+    context: Context, plan: Plan, payloads: tuple[Payload, ...] = (), *, editable: bool = False
+) -> Contents:
+    """What the wheel with the launchers and the ``payloads`` of ``plan`` is made of."""
+    return Contents(
         name=NAME,
         version=plan.version,
         metadata=distribution.metadata(context.project, plan),
@@ -85,11 +92,10 @@ def build_wheel(context: Context, plan: Plan, out: Path, *, editable: bool = Fal
         record="wheel-" + (plan.version.partition("+")[2] or "plain"),
         editable=editable,
     )
-    return deliver(context, contents, out)
 
 
-def deliver(context: Context, contents: Contents, out: Path) -> Wheel:
-    """Write the wheel of ``contents`` into ``out``, from the store when nothing changed."""
+def keep(context: Context, contents: Contents) -> Wheel:
+    """The wheel of ``contents`` in the store, which has it already when nothing changed."""
     started = time.monotonic()
     inputs = {
         "version": contents.version,
@@ -106,9 +112,21 @@ def deliver(context: Context, contents: Contents, out: Path) -> Wheel:
         _write(context, contents, folder)
     remember(context, contents.record, "wheel", {**inputs, "folder": folder.name})
     about = json.loads((folder / "wheel.json").read_text(encoding="utf-8"))
-    path = _deliver(folder / about["name"], out)
-    return Wheel(path, about["sha256"], about["size"], contents.payloads, reused,
+    return Wheel(folder / about["name"], about["sha256"], about["size"], contents.payloads, reused,
                  time.monotonic() - started)  # fmt: skip
+
+
+def deliver(kept: Wheel, out: Path) -> Wheel:
+    """A copy of a stored wheel in ``out``, whole or not at all."""
+    started = time.monotonic()
+    path = _deliver(kept.path, out)
+    return replace(kept, path=path, seconds=kept.seconds + time.monotonic() - started)
+
+
+def tag(contents: Contents) -> str:
+    """The tag of the wheel of ``contents``: what its compiled members need."""
+    ours = payload_members(contents.payloads, contents.folders)
+    return _tag(contents.plan, ours)
 
 
 def _members(context: Context) -> list[Member]:
@@ -143,25 +161,16 @@ def payload_members(payloads: Iterable[Payload], folders: Mapping[str, str]) -> 
 
 
 def _write(context: Context, contents: Contents, folder: Path) -> None:
-    from uniscale_build.build import elf
-    from uniscale_build.build.tags import wheel_tag
     from uniscale_build.wheels.wheel import write_wheel
 
     plan = contents.plan
     ours = payload_members(contents.payloads, contents.folders)
-    found = (elf.read(m.source) for m in ours if isinstance(m.source, Path))
-    allowed = frozenset(lib for item in plan.backends for lib in item.recipe.allowed_external)
-    tag = wheel_tag(
-        [item for item in found if item is not None],
-        files=[member.name for member in ours],
-        allowed_external=allowed,
-    )
     with context.store.scratch() as scratch:
         made = write_wheel(
             scratch,
             name=contents.name,
             version=contents.version,
-            tag=tag,
+            tag=_tag(plan, ours),
             members=[*contents.files, *ours],
             metadata=contents.metadata,
             entry_points=contents.entry_points,
@@ -180,6 +189,20 @@ def _write(context: Context, contents: Contents, folder: Path) -> None:
                 path.rename(target / path.name)
 
         context.store.put_folder(folder, fill)
+
+
+def _tag(plan: Plan, ours: Sequence[Member]) -> str:
+    from uniscale_build.build import elf
+    from uniscale_build.build.tags import wheel_tag
+
+    found = (elf.read(m.source) for m in ours if isinstance(m.source, Path))
+    return wheel_tag(
+        [item for item in found if item is not None],
+        files=[member.name for member in ours],
+        allowed_external=frozenset(
+            lib for item in plan.backends for lib in item.recipe.allowed_external
+        ),
+    )
 
 
 def _records(context: Context, contents: Contents) -> list[Member]:
@@ -218,7 +241,6 @@ def _previous(context: Context, name: str) -> _Previous:
 
 
 def _deliver(kept: Path, out: Path) -> Path:
-    """A copy of the stored wheel in ``out``, whole or not at all."""
     target = out / kept.name
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)

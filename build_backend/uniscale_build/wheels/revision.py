@@ -30,7 +30,7 @@ class Stored:
     @property
     def tags(self) -> str:
         """What tells the files of one version apart: Python, ABI, platform."""
-        return self.file.split("-", 2)[-1]
+        return self.file.removesuffix(".whl").split("-", 2)[-1]
 
 
 Wheels = tuple[Mapping[str, Any], ...]
@@ -71,19 +71,24 @@ def of(wheels: Wheels, name: str, base: str, before: str = ".") -> list[Stored]:
 
 
 def choose(
-    stored: Sequence[Stored], tree: str, make: Callable[[int], Stored], *, at_least: int = 0
+    stored: Sequence[Stored],
+    tree: str,
+    tags: str,
+    sha256: Callable[[int], str],
+    *,
+    at_least: int = 0,
 ) -> int:
-    """The revision for a wheel of ``tree``; ``make`` gives what it would be as one revision.
+    """The revision for a wheel of ``tree`` with ``tags``; ``sha256`` gives its digest as one.
 
     Among wheels for the same Python and platform only equal bytes share a revision; a wheel for
-    another one joins the newest revision when that has the same tree.
+    another one joins the newest revision when that has the same tree. Where trees differ no digest
+    is asked for: it costs writing the wheel.
     """
     if not stored:
         return at_least
     newest = stored[-1]
-    tags = make(newest.revision).tags
     same = [one for one in stored if one.tags == tags]
-    if same and make(same[-1].revision).sha256 == same[-1].sha256:
+    if same and same[-1].tree == tree and sha256(same[-1].revision) == same[-1].sha256:
         return same[-1].revision
     joins = newest.tree == tree and not (same and same[-1].revision == newest.revision)
     return max(newest.revision + (0 if joins else 1), at_least)

@@ -7,7 +7,8 @@ can be removed, and the other stays whole.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniscale_build import __version__
@@ -42,19 +43,11 @@ def build_split(context: Context, plan: Plan, out: Path) -> tuple[Wheel, ...]:
 def build_plain(context: Context, plan: Plan, out: Path, counted: revision.Counted) -> Wheel:
     """The wheel with launchers, manifests and layers alone, in the revision that it is to have."""
 
-    def numbered(number: int) -> Plan:
+    def contents(number: int) -> Contents:
         settings = replace(plan.settings, revision=number or None)
-        return replace(plan, backends=(), device=None, settings=settings)
+        return bundle.contents(context, replace(plan, backends=(), device=None, settings=settings))
 
-    def make(number: int) -> revision.Stored:
-        with context.store.scratch() as scratch:
-            made = bundle.build_wheel(context, numbered(number), scratch)
-            return revision.Stored(made.path.name, made.sha256, number, "")
-
-    if isinstance(counted, tuple):
-        stored = revision.of(counted, bundle.NAME, __version__, ".post")
-        counted = revision.choose(stored, "", make)
-    return bundle.build_wheel(context, numbered(counted or 0), out)
+    return _Numbered(context, contents, ".post").deliver(counted, out)
 
 
 def build_one(context: Context, plan: Plan, out: Path) -> Wheel:
@@ -73,19 +66,39 @@ def _deliver(
     def contents(number: int) -> Contents:
         return split_contents(context, plan.revised({item.backend.name: number}), payload)
 
-    if not isinstance(counted, tuple):
-        number = item.adaptation.revision if counted is None else counted
-        return bundle.deliver(context, contents(number), out)
+    numbered = _Numbered(context, contents, ".", item.tree, item.adaptation.revision)
+    return numbered.deliver(counted, out)
 
-    def make(number: int) -> revision.Stored:
-        with context.store.scratch() as scratch:
-            made = bundle.deliver(context, contents(number), scratch)
-            return revision.Stored(made.path.name, made.sha256, number, item.tree)
 
-    base = contents(0)
-    stored = revision.of(counted, base.name, base.version)
-    chosen = revision.choose(stored, item.tree, make, at_least=item.adaptation.revision)
-    return bundle.deliver(context, contents(chosen), out)
+@dataclass(frozen=True)
+class _Numbered:
+    """A wheel that may have one revision or another; each is written once at most."""
+
+    context: Context
+    contents: Callable[[int], Contents]
+    before: str  # what comes in a version before its revision
+    tree: str = ""
+    least: int = 0
+    kept: dict[int, Wheel] = field(default_factory=dict)
+
+    def deliver(self, counted: revision.Counted, out: Path) -> Wheel:
+        """Written into ``out``, in the revision that was said, or that an index makes it."""
+        if isinstance(counted, tuple):
+            counted = self._chosen(counted)
+        return bundle.deliver(self._keep(self.least if counted is None else counted), out)
+
+    def _chosen(self, wheels: revision.Wheels) -> int:
+        base = self.contents(0)
+        stored = revision.of(wheels, base.name, base.version, self.before)
+        tags = bundle.tag(base) if stored else ""
+        return revision.choose(
+            stored, self.tree, tags, lambda number: self._keep(number).sha256, at_least=self.least
+        )
+
+    def _keep(self, number: int) -> Wheel:
+        if number not in self.kept:
+            self.kept[number] = bundle.keep(self.context, self.contents(number))
+        return self.kept[number]
 
 
 def split_name(item: BackendPlan) -> str:
