@@ -17,6 +17,8 @@ from uniscale_build.errors import LaunchError, SettingsError, SourceError, did_y
 
 ENGINES = ("docker", "podman", "nerdctl")
 HUBS = {"huggingface": "huggingface_hub", "modelscope": "modelscope"}
+# The variable that names another address of each.
+_ADDRESSES = {"huggingface": "HF_ENDPOINT", "modelscope": "MODELSCOPE_DOMAIN"}
 _IMAGE = re.compile(r"[a-z0-9][\w.-]*(?::\d+)?(?:/[\w.-]+)*(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?")
 _UNREACHED = frozenset(
     ("LocalEntryNotFoundError", "ConnectionError", "ConnectError", "OfflineModeIsEnabled",
@@ -58,7 +60,15 @@ def _is_image(request: PullRequest) -> bool:
             f"{word!r} is an address", where=word, slug="bad-name",
             hint="an image is host/name:tag, a model owner/name; pull neither by https://",
         )  # fmt: skip
-    hub = bool(request.model or request.source or request.revision or request.to)
+    options = {"--from": request.source, "--revision": request.revision, "--to": request.to}
+    given = [name for name, value in options.items() if value is not None]
+    hub = bool(request.model or given)
+    if request.image and given:
+        raise SettingsError(
+            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for models, and this is "
+            "an image", where="--image", slug="usage",
+            hint="an image's version is in its name: host/name:tag",
+        )  # fmt: skip
     if request.image or (not hub and _looks_like_an_image(word)):
         if _IMAGE.fullmatch(word) is None:
             raise SettingsError(f"{word!r} is no image's name", where=word, slug="bad-name",
@@ -78,8 +88,26 @@ def _looks_like_an_image(word: str) -> bool:
     return host or ":" in word or "@" in word or "/" in rest
 
 
+def _engine() -> str | None:
+    """The first engine that is there; of several, the first that works: a client of docker's may
+    be there without its daemon."""
+    found = [path for name in ENGINES if (path := shutil.which(name))]
+    if len(found) < 2:
+        return found[0] if found else None
+    return next((path for path in found if _works(path)), found[0])
+
+
+def _works(path: str) -> bool:
+    try:
+        ran = subprocess.run([path, "version"], capture_output=True, check=False, timeout=20,
+                             stdin=subprocess.DEVNULL)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return ran.returncode == 0
+
+
 def _image(request: PullRequest) -> dict[str, str]:
-    path = next((found for name in ENGINES if (found := shutil.which(name))), None)
+    path = _engine()
     if path is None:
         raise LaunchError(
             "there is no container engine to pull with",
@@ -169,7 +197,7 @@ def _refused(hub: str, request: PullRequest, error: Exception) -> SourceError:
         reason, slug = f"it has no revision {request.revision}", "no-model"
     elif kinds & _UNREACHED:
         reason, slug = "the hub cannot be reached, and it is not in the cache", "no-network"
-        hint = "what has come so far is kept; HF_ENDPOINT names another hub"
+        hint = f"what has come so far is kept; {_ADDRESSES[hub]} names another address of the hub"
     elif isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     return SourceError(f"the model was not pulled from {hub}: {reason}", where=request.what,

@@ -47,10 +47,17 @@ def test_what_the_options_say() -> None:
         pull._is_image(pull.PullRequest(what="a/b", image=True, model=True))
 
 
-def engine(bench: Bench, text: str) -> Bench:
+@pytest.mark.parametrize("option", ["revision", "to", "source"])
+def test_options_of_models_are_refused_for_images(option: str) -> None:
+    asked = {option: "huggingface"}
+    with pytest.raises(SettingsError, match="for models, and this is an image"):
+        pull._is_image(pull.PullRequest(what="host/x:1", image=True, **asked))
+
+
+def engine(bench: Bench, text: str, name: str = "podman") -> Bench:
     """A program in podman's place, which notes what it was asked for."""
-    path = bench.root / "bin" / "podman"
-    path.parent.mkdir()
+    path = bench.root / "bin" / name
+    path.parent.mkdir(exist_ok=True)
     path.write_text(f'#!/bin/sh\necho "$@" >> {bench.root}/asked\n{text}\n')
     path.chmod(0o755)
     bench.environ["PATH"] = str(path.parent)
@@ -69,6 +76,15 @@ def test_an_image_that_does_not_come(bench: Bench) -> None:
     assert "docker, podman" in bench.run("pull", "x:1").refused("no-engine")
     engine(bench, "echo manifest unknown >&2; exit 125")
     assert "manifest unknown" in bench.run("pull", "x:1").refused("pull-failed", 4)
+
+
+def test_of_two_engines_the_one_that_works(bench: Bench) -> None:
+    engine(bench, "echo is the daemon running? >&2; exit 1", "docker")
+    engine(bench, 'if [ "$1" = image ]; then echo sha256:abc; fi')
+    told = json.loads(bench.run("pull", "example.org/x:1", "--json").ok().out)
+    assert told["by"].endswith("/podman")
+    engine(bench, "exit 1")
+    assert "daemon running" in bench.run("pull", "x:1").refused("pull-failed", 4)
 
 
 def test_a_real_engine_without_its_daemon(bench: Bench) -> None:
@@ -157,6 +173,8 @@ def test_models_that_do_not_come(hub: Bench) -> None:
 
 def test_reasons() -> None:
     request = pull.PullRequest(what="a/b", revision="v2")
+    unreached = pull._refused("modelscope", request, ConnectionError("refused"))
+    assert unreached.slug == "no-network" and "MODELSCOPE_DOMAIN" in str(unreached.hint)
     error = pull._refused("huggingface", request, OSError(28, "No space left on device"))
     assert isinstance(error, SourceError) and "No space left" in error.what
     assert error.slug == "pull-failed"
