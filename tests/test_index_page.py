@@ -37,6 +37,9 @@ def make_dist(folder: Path) -> Path:
                     payload_wheel(folder, "vllm", version, device, tag=tag, python=">=3.10,<3.14",
                                   requires=["uniscale>=0.1.0", "torch==2.13.0"])  # fmt: skip
     payload_wheel(folder, "vllm", "0.33.0")
+    early = payload_record("vllm", "0.40.0rc1", "cpu")
+    early["verified"]["partly"] = ["imported: on one machine"]
+    payload_wheel(folder, "vllm", "0.40.0rc1", record=early)
     payload_wheel(folder, "llama.cpp", "0.5.0.dev20261001", tasks=["infer"])
     payload_wheel(folder, "Megatron-LM", "0.19.0", "MUSA_S5000", tasks=["train"], layers=[],
                   tree="1" * 40)  # fmt: skip
@@ -140,19 +143,29 @@ def test_a_choice_leads_to_the_newest_wheel_that_is_not_withdrawn(page: Page, se
     page.open(served)
     pick(page, "backend", "vllm")
     assert chosen(page)["device"] == "cpu"
-    assert page.text("#chosen") == "vllm 0.32.0 for Any x86-64 or Arm processor"
-    assert page.text("#command") == (
-        f'uniscale install vllm --device cpu \\\n  --version 0.32.0+cpu \\\n  --index "{served}"'
-    )
+    # It is what uniscale would take: no release candidate, and nothing withdrawn.
+    assert page.text("#chosen") == "vllm 0.32.0 · Any x86-64 or Arm processor"
+    assert page.text('td button[aria-pressed="true"]') == "0.32.0"
+    words = ["uniscale install vllm", "--device cpu", "--version 0.32.0+cpu", f'--index "{served}"']
+    assert page.text("#command") == " \\\n  ".join(words)
+    # Who has no uniscale is told how to get it; pip and uv get it in the same command.
+    first = page.text("#first")
+    assert f'pip install "{served}packages/uniscale-0.1.0-py3-none-any.whl#sha256=' in first
+    page.click('[data-tool="pip"]')
+    assert page.text("#first") == "" and page.text("#command").count(".whl#sha256=") == 2
+    page.click('[data-tool="uniscale"]')
     versions = page.run("[...document.querySelectorAll('#version option')].map((o) => o.label)")
     assert list(dict.fromkeys(one.split()[0] for one in versions)) == [
-        "0.32.0+cpu", "0.10.1+cpu", "0.9.2+cpu", "0.33.0+cpu"
+        "0.32.0+cpu", "0.10.1+cpu", "0.9.2+cpu", "0.40.0rc1+cpu", "0.33.0+cpu"
     ]  # fmt: skip
-    page.run(
+    choose_version = (
         "(() => { const s = document.querySelector('#version');"
-        "s.selectedIndex = s.options.length - 1;"
+        "s.selectedIndex = s.options.length - NUMBER;"
         "s.dispatchEvent(new Event('change', {bubbles: true})); })()"
     )
+    page.run(choose_version.replace("NUMBER", "2"))
+    assert "imported: on one machine" in page.text("#facts")
+    page.run(choose_version.replace("NUMBER", "1"))
     assert "Withdrawn: wrong answers" in page.text("#note")
     facts = page.text("#facts")
     for word in ("0.33.0", "So that users can ask.", "run: one answer", "SHA-256", " kB"):

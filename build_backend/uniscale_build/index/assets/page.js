@@ -52,6 +52,12 @@
     return 0;
   }
   const newer = (a, b) => compare(versionKey(b), versionKey(a));
+  const early = (text) => /\d(?:a|b|rc)\d|\.dev\d/.test(text.split("+")[0]);
+  // As uniscale chooses: what is withdrawn last, and final versions before early ones.
+  const better = (a, b) => (a.wheel.yanked !== null) - (b.wheel.yanked !== null) ||
+    early(a.payload.version) - early(b.payload.version) ||
+    newer(a.payload.version, b.payload.version) || newer(a.wheel.version, b.wheel.version) ||
+    (a.wheel.file < b.wheel.file ? 1 : -1);
 
   function allowed(python, range) {
     const number = (text) => text.split(".").slice(0, 2).map(Number);
@@ -141,7 +147,7 @@
     }
   }
   function word(field, value) {
-    if (!value) return field === "task" ? t("anyTask") : t("any");
+    if (!value) return t("any");
     if (field === "task") return t(value);
     if (field === "device") return deviceWord(value);
     return value;
@@ -153,22 +159,23 @@
   }
 
   function matches() {
-    return fitting().sort((a, b) => (a.wheel.yanked !== null) - (b.wheel.yanked !== null) ||
-      newer(a.payload.version, b.payload.version) || newer(a.wheel.version, b.wheel.version) ||
-      (a.wheel.file < b.wheel.file ? 1 : -1));
+    return fitting().sort(better);
   }
   function plain(offer) {
     // A wheel of one payload needs the launchers; a bundle has them.
     const needs = offer.wheel.requires_dist.some((text) => /^uniscale\s*(?:[<>=!~;]|$)/.test(text));
-    return needs && wheels.filter((wheel) => wheel.name === "uniscale" && !wheel.payloads.length &&
+    return needs && launcher();
+  }
+  function launcher() {
+    return wheels.filter((wheel) => wheel.name === "uniscale" && !wheel.payloads.length &&
       wheel.yanked === null).sort((a, b) => newer(a.version, b.version))[0];
   }
+  const base = new URL(".", location.href.split("#")[0]);
+  const exact = (wheel) => `"${new URL(wheel.url, base).href}#sha256=${wheel.sha256}"`;
   function command(offer) {
-    const base = new URL(".", location.href.split("#")[0]);
-    const exact = (wheel) => `"${new URL(wheel.url, base).href}#sha256=${wheel.sha256}"`;
     if (tool === "uniscale") {
       const place = base.protocol === "file:" ? decodeURIComponent(base.pathname) : base.href;
-      return [`uniscale install ${offer.payload.backend} --device ${offer.wheel.device}`,
+      return [`uniscale install ${offer.payload.backend}`, `--device ${offer.wheel.device}`,
         `--version ${offer.wheel.version}`, `--index "${place}"`].join(" \\\n  ");
     }
     const launchers = plain(offer);
@@ -202,11 +209,12 @@
     const told = payload.verified || {};
     const tried = [...(told.built || []).map((text) => [t("built", { text })]),
       ...(told.ran || []).map((text) => [t("ran", { text })]),
+      ...(told.partly || []).map((text) => [text]),
       ...(told.not_run ? [[t("notRun", { text: told.not_run })]] : [])];
     row("verified", tried.length ? list(tried) : t("untried"));
     row("needs", [...(wheel.requires_python ? [t("anyPython", { range: wheel.requires_python })] : []),
       ...(wheel.glibc ? [t("glibc", { version: wheel.glibc })] : []), ...platforms(wheel)
-        .map((name) => (name === "any" ? t("any") : name))].join(", "));
+        .map((name) => (name === "any" ? t("anyMachine") : name))].join(", "));
     if (wheel.sdk) row("sdk", `${wheel.sdk.name} ${wheel.sdk.version || ""}`.trim());
     if (payload.license) row("licence", payload.license);
     if (wheel.requires_dist.length) {
@@ -247,6 +255,9 @@
       return option;
     }));
     $("command").textContent = command(offer);
+    const first = tool === "uniscale" && launcher();
+    $("first").replaceChildren(...(first
+      ? [t("first"), make("code", {}, `pip install ${exact(first)}`)] : []));
     const twins = versions.filter((one) => one.wheel.version === offer.wheel.version);
     const [interpreter, , machine] = offer.wheel.tags[0].split("-");
     $("note").textContent = [
@@ -267,7 +278,7 @@
       ...values.backend.map((backend) => {
         const newest = offers.filter((offer) => offer.device[0] === device &&
           offer.backend[0] === backend && offer.wheel.yanked === null)
-          .sort((a, b) => newer(a.payload.version, b.payload.version))[0];
+          .sort(better)[0];
         if (!newest) return make("td", {}, t("noVersion"));
         const here = choice.backend === backend && choice.device === device;
         return make("td", {}, make("button", { type: "button", "data-backend": backend,
