@@ -8,6 +8,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,9 @@ def test_what_the_options_say() -> None:
 
 @pytest.mark.parametrize("option", ["revision", "to", "source"])
 def test_options_of_models_are_refused_for_images(option: str) -> None:
-    asked = {option: "huggingface"}
+    asked = replace(pull.PullRequest(what="host/x:1", image=True), **{option: "huggingface"})
     with pytest.raises(SettingsError, match="for models, and this is an image"):
-        pull._is_image(pull.PullRequest(what="host/x:1", image=True, **asked))
+        pull._is_image(asked)
 
 
 def engine(bench: Bench, text: str, name: str = "podman") -> Bench:
