@@ -8,8 +8,8 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from uniscale import pull
@@ -50,7 +50,8 @@ def test_what_the_options_say() -> None:
 
 @pytest.mark.parametrize("option", ["revision", "to", "source"])
 def test_options_of_models_are_refused_for_images(option: str) -> None:
-    asked = replace(pull.PullRequest(what="host/x:1", image=True), **{option: "huggingface"})
+    given: dict[str, Any] = {option: "huggingface"}
+    asked = pull.PullRequest(what="host/x:1", image=True, **given)
     with pytest.raises(SettingsError, match="for models, and this is an image"):
         pull._is_image(asked)
 
