@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import client, models, payloads, ports
+from uniscale import ports
+from uniscale.models import models
+from uniscale.serving import client
+from uniscale.wheels import payloads
 
 from tests.gguf_file import Tensor, read_gguf, read_safetensors, widened
 

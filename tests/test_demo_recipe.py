@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import models
+from uniscale.models import models
 
 from tests.gguf_file import read_gguf, read_safetensors
 

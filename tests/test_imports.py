@@ -14,8 +14,11 @@ ROOT = Path(__file__).parents[1]
 BUILD, LAUNCH = ROOT / "build_backend" / "uniscale_build", ROOT / "launchers" / "uniscale"
 
 
-def imports(package: Path) -> dict[str, set[str]]:
-    """Each module of ``package`` and those of the package that it imports at its top level."""
+def imports(package: Path, *, late: bool = False) -> dict[str, set[str]]:
+    """Each module of ``package`` and those of the package that it imports at its top level.
+
+    With ``late``, also what its functions import when they are called.
+    """
     files = {
         ".".join((package.name, *path.relative_to(package).with_suffix("").parts)): path
         for path in package.rglob("*.py")
@@ -24,7 +27,8 @@ def imports(package: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, path in modules.items():
         found[name] = set()
-        for node in ast.parse(path.read_bytes()).body:
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree) if late else tree.body:
             if isinstance(node, ast.ImportFrom) and node.module:
                 inside = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
                 found[name] |= inside or ({node.module} & modules.keys())
@@ -37,14 +41,26 @@ def test_modules_import_one_way(package: Path) -> None:
     assert f"{package.name}.__main__" in order
 
 
-def test_packages_import_one_way() -> None:
+# Along the data flow: manifests → source → layers → plan → build → wheel → command line.
+BUILDS = ["git", "manifests", "sources", "layers", "plans", "build", "wheels", "cli"]
+# An engine → its process → machines → what is asked → served, then asked or trained → words.
+SERVES = ["engines", "jobs", "nodes", "config", "serving", "inference", "cli"]
+TRAINS = ["devices", "wheels", "serving", "training", "cli"]
+
+
+@pytest.mark.parametrize(
+    ("package", "flow", "late"),
+    [(BUILD, BUILDS, False), (LAUNCH, SERVES, True), (LAUNCH, TRAINS, True)],
+    ids=["build", "serve", "train"],
+)
+def test_packages_import_one_way(package: Path, flow: list[str], late: bool) -> None:
     graph: dict[str, set[str]] = defaultdict(set)
-    for name, wanted in imports(BUILD).items():
-        graph[_part(name)] |= {_part(other) for other in wanted} - {_part(name)}
+    for name, wanted in imports(package, late=late).items():
+        # The package's own name stands for its version, `__main__` for everything.
+        graph[_part(name)] |= {_part(other) for other in wanted} - {_part(name), "__init__"}
     order = list(TopologicalSorter(graph).static_order())
-    # Along the data flow: manifests → source → layers → plan → build → wheel → command line.
-    flow = ["git", "manifests", "sources", "layers", "plans", "build", "wheels", "cli"]
-    assert order.index("errors") == min(order.index(one) for one in ["errors", *flow])
+    shared = "errors" if package == BUILD else "frozen"
+    assert order.index(shared) == min(order.index(one) for one in [shared, *flow])
     for before, after in itertools.pairwise(flow):
         assert before not in _below(graph, before), before
         assert after not in _below(graph, before), f"{before} needs {after}"

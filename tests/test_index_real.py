@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import client, ports
+from uniscale import ports
+from uniscale.serving import client
 from uniscale_build.wheels import trust
 
 from .launch.helpers import until

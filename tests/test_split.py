@@ -120,7 +120,7 @@ def test_beside_a_bundle_either_goes_and_the_other_stays_whole(
 
     def found() -> list[str]:
         text = (
-            "from uniscale.payloads import find\n"
+            "from uniscale.wheels.payloads import find\n"
             "import subprocess\n"
             "told = find()\n"
             "for one in (*told.payloads, *(item.payload for item in told.hidden)):\n"

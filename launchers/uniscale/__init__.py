@@ -1,6 +1,6 @@
 """Starts what the wheel holds: the ``uniscale`` command and the modules behind it.
 
-Nothing here imports an engine: an engine is a process that `engines` describes and `run` starts.
+Nothing here imports an engine: an engine is a process that `engines` describes and `jobs` starts.
 """
 
 from __future__ import annotations

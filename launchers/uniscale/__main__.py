@@ -46,9 +46,9 @@ def _run(words: list[str]) -> int:
 
         action = quick.action(words)
         if action is None:
-            from uniscale import cli
+            from uniscale.cli import app
 
-            action = cli.parse(words)
+            action = app.parse(words)
         code = action()
         sys.stdout.flush()
         return code

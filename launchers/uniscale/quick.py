@@ -29,14 +29,14 @@ SWITCHES = {"--dry-run": "dry_run", "--json": "as_json", "--verbose": "verbose",
 
 
 def action(words: Sequence[str]) -> Callable[[], int] | None:
-    """What a plain ``serve …`` asks for, as `uniscale.cli.parse` gives it; None: ask typer."""
+    """What a plain ``serve …`` asks for, as `uniscale.cli.app.parse` gives it; None: ask typer."""
     if not words or words[0] != "serve":
         return None
     cut = words.index("--") if "--" in words else len(words)
     told = _told(words[1:cut])
     if told is None or not told["models"]:
         return None
-    from uniscale.asked import Asked, serve_asked
+    from uniscale.serving.asked import Asked, serve_asked
 
     dry_run, as_json = told.pop("dry_run"), told.pop("as_json")
     del told["verbose"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale.messages import user
+from uniscale.inference.messages import user
 from uniscale_build.errors import SettingsError
 
 from .helpers import PATIENCE, Bench, alive, lay_payload, recorded, until

@@ -1,4 +1,4 @@
-"""`uniscale.catalog`: indexes that are whole, half written, elsewhere, or none."""
+"""`uniscale.wheels.catalog`: indexes that are whole, half written, elsewhere, or none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import catalog
+from uniscale.wheels import catalog
 from uniscale_build.errors import IndexSiteError, SettingsError, UniscaleError
 
 from .indexes import Index

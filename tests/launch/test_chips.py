@@ -8,7 +8,8 @@ import random
 from pathlib import Path
 
 import pytest
-from uniscale import chips, devices, ports
+from uniscale import ports
+from uniscale.devices import chips, devices
 from uniscale_build.errors import SettingsError, UniscaleError
 
 from .helpers import Bench, lay_payload, record, recorded

@@ -1,4 +1,4 @@
-"""`uniscale.choosing`: the wheel that fits, and a reason for each that does not."""
+"""`uniscale.wheels.choosing`: the wheel that fits, and a reason for each that does not."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from uniscale.catalog import Catalog, Held, Sdk, Wheel
-from uniscale.choosing import choose
-from uniscale.machine import Machine
+from uniscale.wheels.catalog import Catalog, Held, Sdk, Wheel
+from uniscale.wheels.choosing import choose
+from uniscale.wheels.machine import Machine
 from uniscale_build.errors import IndexSiteError, SettingsError
 from uniscale_build.manifests.devices import Device
 

@@ -1,4 +1,4 @@
-"""`uniscale.client` against real sockets that answer as engines do, well and badly."""
+"""`uniscale.serving.client` against real sockets that answer as engines do, well and badly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from uniscale import client
+from uniscale.serving import client
 from uniscale_build.errors import LaunchError
 
 Serve = Callable[[bytes], int]

@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from uniscale import cluster, folders, hostfile, jobs, nodes, ssh, state
-from uniscale.hostfile import Host
-from uniscale.nodes import Node
+from uniscale import folders
+from uniscale.cli import jobs
+from uniscale.jobs import state
+from uniscale.nodes import cluster, hostfile, nodes, ssh
+from uniscale.nodes.hostfile import Host
+from uniscale.nodes.nodes import Node
 from uniscale_build.errors import UniscaleError
 
 from .helpers import alive, until
@@ -103,9 +106,10 @@ def test_the_end_of_the_first_ends_all_where_that_is_wanted(job: state.Job) -> N
 
 SUPERVISOR = """
 import sys
-from uniscale import cluster, state
-from uniscale.hostfile import Host
-from uniscale.nodes import Node
+from uniscale.jobs import state
+from uniscale.nodes import cluster
+from uniscale.nodes.hostfile import Host
+from uniscale.nodes.nodes import Node
 code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
 told = [
     Node(Host(name), rank, (sys.executable, "-S", "-c", code, sys.argv[1] + str(rank)), {})

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from uniscale import config, plans, servefile, spec
+from uniscale.config import config, plans, servefile, spec
 from uniscale_build.errors import UniscaleError
 
 from .helpers import Bench, lay_payload
@@ -299,7 +299,7 @@ def test_the_schema_is_current_and_agrees_with_the_reader(tmp_path: Path) -> Non
     path = Path(spec.__file__).with_name("config.schema.json")
     told = json.loads(path.read_text())
     assert told == json.loads(json.dumps(spec.json_schema())), (
-        "write it anew: python -m uniscale.spec > launchers/uniscale/config.schema.json"
+        "write it anew: python -m uniscale.config.spec > launchers/uniscale/config.schema.json"
     )
     jsonschema = pytest.importorskip("jsonschema")
     validate = jsonschema.Draft202012Validator(told)

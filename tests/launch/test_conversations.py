@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale.conversations import MOST_ERRORS, Source, read
+from uniscale.training.conversations import MOST_ERRORS, Source, read
 from uniscale_build.errors import Problems, SettingsError, UniscaleError
 
 USER = {"role": "user", "content": "Who?"}

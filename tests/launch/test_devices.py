@@ -1,4 +1,4 @@
-"""`uniscale.devices`: names, aliases and detection at run time, from the builder's manifests."""
+"""`uniscale.devices.devices`: names, aliases and detection, from the builder's manifests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from uniscale import devices
+from uniscale.devices import devices
 from uniscale_build.errors import LaunchError, SettingsError, UniscaleError
 from uniscale_build.plans.plan import make_plan
 from uniscale_build.project import find_project
@@ -86,7 +86,10 @@ def test_an_installed_wheel_carries_them(tmp_path: Path) -> None:
     wheel = build_wheel(context, plan, tmp_path).path
     site_packages = tmp_path / "site"
     subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, site_packages], check=True)
-    code = "from uniscale import devices; print(*devices.folders(), devices.named('ascend').name)"
+    code = (
+        "from uniscale.devices.devices import folders, named\n"
+        "print(*folders(), named('ascend').name)"
+    )
     env = {k: v for k, v in os.environ.items() if not k.startswith(("UNISCALE_", "PYTHON"))}
     ran = subprocess.run(
         [sys.executable, "-c", code], env=env | {"PYTHONPATH": str(site_packages)}, cwd=tmp_path,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from uniscale import enginefile, engineyaml
+from uniscale.engines import enginefile, engineyaml
 from uniscale_build.errors import ManifestError, Problems, SettingsError, UniscaleError
 
 from .helpers import Bench, flag, lay_payload
@@ -47,7 +47,8 @@ def test_all_shipped_files_are_good_and_named_as_they_are() -> None:
 
 def test_the_shipped_files_together_are_current() -> None:
     assert Path(enginefile.TOGETHER).read_text(encoding="utf-8") == engineyaml.together(), (
-        "write it anew: python -m uniscale.engineyaml > launchers/uniscale/engines/shipped.json"
+        "write it anew: python -m uniscale.engines.engineyaml > "
+        "launchers/uniscale/engines/shipped.json"
     )
     assert enginefile.names() == sorted(
         path.stem for path in Path(enginefile.SHIPPED).glob("*.yaml")

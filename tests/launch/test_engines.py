@@ -1,8 +1,8 @@
-"""`uniscale.engines`: the pure function from data to a command."""
+"""`uniscale.engines.engines`: the pure function from data to a command."""
 
 from __future__ import annotations
 
-from uniscale.engines import Command, Launch, Place, command
+from uniscale.engines.engines import Command, Launch, Place, command
 from uniscale.frozen import changed
 
 LAUNCH = Launch(

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from uniscale import enginefile, servefile
+from uniscale.config import servefile
+from uniscale.engines import enginefile
 
 ROOT = Path(__file__).parents[2]
 

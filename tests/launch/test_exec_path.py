@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 from uniscale import folders, frozen
 from uniscale.frozen import NONE, Frozen, changed, told
-from uniscale.state import Job
+from uniscale.jobs.state import Job
 
 from .helpers import Bench, lay_payload
 
 # One that is added here is read and run before every engine starts. None of them, and nothing
 # that they import, may load what is in SLOW.
 OURS = {
-    "uniscale", "uniscale.__main__", "uniscale.quick", "uniscale.frozen", "uniscale.plans",
-    "uniscale.asked", "uniscale.serve", "uniscale.ports", "uniscale.handover", "uniscale.talk",
-    "uniscale.prepare", "uniscale.engines", "uniscale.flags", "uniscale.models",
-    "uniscale.payloads", "uniscale.record", "uniscale.folders", "uniscale.state",
+    "uniscale", "uniscale.__main__", "uniscale.quick", "uniscale.frozen", "uniscale.folders",
+    "uniscale.ports", "uniscale.talk", "uniscale.config", "uniscale.config.plans",
+    "uniscale.engines", "uniscale.engines.engines", "uniscale.engines.flags",
+    "uniscale.jobs", "uniscale.jobs.handover", "uniscale.jobs.state",
+    "uniscale.models", "uniscale.models.models",
+    "uniscale.serving", "uniscale.serving.asked", "uniscale.serving.prepare",
+    "uniscale.serving.serve",
+    "uniscale.wheels", "uniscale.wheels.payloads", "uniscale.wheels.record",
     "uniscale_build", "uniscale_build.errors", "uniscale_build.ids",
 }  # fmt: skip
 SLOW = {
@@ -26,7 +30,7 @@ SLOW = {
     "subprocess", "shutil", "tempfile", "difflib", "hashlib", "argparse", "typer", "yaml",
 }  # fmt: skip
 # What an argument for the engine adds; its engine file comes as JSON.
-SPOKEN = {"uniscale.enginefile", "uniscale.vocabulary"}
+SPOKEN = {"uniscale.engines.enginefile", "uniscale.engines.vocabulary"}
 # As an installed command does it: `python -m` loads several modules more.
 COMMAND = "import sys; from uniscale.__main__ import main; sys.exit(main())"
 

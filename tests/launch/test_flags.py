@@ -1,9 +1,9 @@
-"""`uniscale.flags`: raw flags found, compared and checked."""
+"""`uniscale.engines.flags`: raw flags found, compared and checked."""
 
 from __future__ import annotations
 
 import pytest
-from uniscale import flags
+from uniscale.engines import flags
 from uniscale_build.errors import LaunchError, Problems
 
 KNOWN = ("-m", "--model", "-ngl", "--n-gpu-layers", "-O", "--ctx-size", "--limit-mm-per-prompt")

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import client, folders, gateway, ports, state
-from uniscale import fleet as fleet_
-from uniscale.engines import Command
+from uniscale import folders, ports
+from uniscale.engines.engines import Command
+from uniscale.jobs import state
+from uniscale.serving import client, gateway
+from uniscale.serving import fleet as fleet_
 
 from .helpers import PATIENCE, Bench, alive, flag, lay_payload, until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from uniscale import hostfile
+from uniscale.nodes import hostfile
 from uniscale_build.errors import SettingsError, UniscaleError
 
 FLAGSCALE = """\

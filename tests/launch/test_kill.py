@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import models, payloads, ports
+from uniscale import ports
+from uniscale.models import models
+from uniscale.wheels import payloads
 from uniscale_build import __file__ as build_file
 
 from .helpers import PATIENCE, until

@@ -10,7 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from uniscale import jobs, logfile, ports, state
+from uniscale import ports
+from uniscale.cli import jobs
+from uniscale.jobs import logfile, state
 
 from .helpers import Bench, lay_payload, until
 
@@ -73,8 +75,8 @@ def test_a_fleet_puts_logs_aside(
     bench: Bench, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The supervisor's own loop, with a log that is large already."""
-    from uniscale.engines import Command
-    from uniscale.fleet import Fleet, Worker
+    from uniscale.engines.engines import Command
+    from uniscale.serving.fleet import Fleet, Worker
 
     prefix = lay_payload(bench.payloads)
     monkeypatch.setenv("UNISCALE_STATE", str(tmp_path / "state"))

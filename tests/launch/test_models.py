@@ -1,4 +1,4 @@
-"""`uniscale.models`: MODEL resolved, or refused with what it is instead."""
+"""`uniscale.models.models`: MODEL resolved, or refused with what it is instead."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from uniscale import models
+from uniscale.models import models
 from uniscale_build.errors import LaunchError
 
 from .helpers import Bench, launch, lay_gguf, lay_payload, record

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from uniscale import enginefile, servefile, vocabulary
+from uniscale.config import servefile
+from uniscale.engines import enginefile, vocabulary
 from uniscale_build.errors import UniscaleError
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 
 import pytest
-from uniscale import enginefile, nodes
-from uniscale.hostfile import Host
+from uniscale.engines import enginefile
+from uniscale.nodes import nodes
+from uniscale.nodes.hostfile import Host
 from uniscale_build.errors import LaunchError
 
 TWO = (Host("10.0.0.1", slots=8, type="A800"), Host("10.0.0.2", slots=4, type="BI_V150"))

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import servefile, spec, trainfile
-from uniscale.trainfile import TrainAsked
+from uniscale.config import servefile, spec
+from uniscale.training import trainfile
+from uniscale.training.trainfile import TrainAsked
 from uniscale_build.errors import UniscaleError
 
 from .helpers import Bench, lay_payload

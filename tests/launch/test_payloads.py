@@ -1,4 +1,4 @@
-"""`uniscale.payloads`: payloads found, and the one chosen that does a task."""
+"""`uniscale.wheels.payloads`: payloads found, and the one chosen that does a task."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import folders, payloads
-from uniscale.record import Payload
+from uniscale import folders
+from uniscale.wheels import payloads
+from uniscale.wheels.record import Payload
 from uniscale_build.errors import LaunchError, SettingsError, UniscaleError
 
 from .helpers import launch, lay_payload, record

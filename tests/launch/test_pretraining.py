@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from uniscale.environments import Environment
-from uniscale.pretraining import check, settings
+from uniscale.training.pretraining import check, settings
+from uniscale.wheels.environments import Environment
 
 from .helpers import Bench, lay_payload, record
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import pull
+from uniscale.models import pull
 from uniscale_build.errors import LaunchError, SettingsError, SourceError
 
 from .helpers import Bench

@@ -9,7 +9,8 @@ import pytest
 import typer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from uniscale import cli, quick
+from uniscale import quick
+from uniscale.cli import app
 
 NAMES = [*quick.VALUES, *quick.NUMBERS, *quick.LISTS]
 ODD = ("模型", "$(touch x)", "--", "-", "serve", "８０", " 8", "1e3")
@@ -34,14 +35,14 @@ def test_what_it_reads_typer_reads_alike(words: list[str]) -> None:
     short: Any = quick.action(["serve", *words])
     if short is None:
         return
-    whole = cli.parse(["serve", *words])
+    whole = app.parse(["serve", *words])
     assert isinstance(whole, partial)
     assert short.func is whole.func and short.args == whole.args
     assert short.keywords == whole.keywords
 
 
 def test_it_knows_every_option_of_serve() -> None:
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(app.app)
     options = {
         name for one in command.commands["serve"].params if one.param_type_name == "option"
         for name in one.opts

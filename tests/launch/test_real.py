@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from uniscale import client, models, payloads, ports
+from uniscale import ports
+from uniscale.models import models
+from uniscale.serving import client
+from uniscale.wheels import payloads
 from uniscale_build import __file__ as build_file
 
 from . import vision

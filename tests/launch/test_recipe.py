@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from uniscale import recipe, recipe_hardware, servefile
-from uniscale.plans import ModelPlan, ServePlan
+from uniscale.config import recipe, recipe_hardware, servefile
+from uniscale.config.plans import ModelPlan, ServePlan
 from uniscale_build.errors import UniscaleError
 
 from .helpers import Bench, launch, lay_payload, record

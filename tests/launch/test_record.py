@@ -1,4 +1,4 @@
-"""`uniscale.record`: payload.json read, and refused with all of its faults."""
+"""`uniscale.wheels.record`: payload.json read, and refused with all of its faults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import record
+from uniscale.wheels import record
 from uniscale_build.errors import LaunchError
 from uniscale_build.records.record import payload_json
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import client, ports
+from uniscale import ports
+from uniscale.serving import client
 
 from .helpers import Bench, flag, launch, lay_gguf, lay_payload, record, recorded, until
 

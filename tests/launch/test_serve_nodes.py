@@ -8,7 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from uniscale import client, ports
+from uniscale import ports
+from uniscale.serving import client
 
 from .helpers import Bench, alive, launch, lay_gguf, lay_payload, record, recorded, until
 

@@ -59,8 +59,8 @@ def test_what_serves_no_demo_is_not_asked(bench: Bench) -> None:
 @pytest.mark.engine
 def test_real_payloads_pass() -> None:
     """Every payload that the environment of this run has."""
-    from uniscale import payloads
-    from uniscale.smoke import smoke
+    from uniscale.wheels import payloads
+    from uniscale.wheels.smoke import smoke
 
     if not payloads.find().payloads:
         pytest.skip("no payload is installed; see UNISCALE_PAYLOADS")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import servefile, trainfile
+from uniscale.config import servefile
+from uniscale.training import trainfile
 from uniscale_build.errors import SettingsError, UniscaleError
 
 READERS: dict[str, Callable[[Path], Any]] = {"serve": servefile.read, "train": trainfile.read}

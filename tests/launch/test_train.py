@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from uniscale import devices
+from uniscale.devices import devices
 
 from .helpers import Bench
 

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniscale import client, models, payloads, ports
-from uniscale.methods import METHODS
-from uniscale.trainjob import TrainJob
+from uniscale import ports
+from uniscale.models import models
+from uniscale.serving import client
+from uniscale.training.methods import METHODS
+from uniscale.training.trainjob import TrainJob
+from uniscale.wheels import payloads
 from uniscale_build import __file__ as build_file
 
 from .helpers import Result, alive, until

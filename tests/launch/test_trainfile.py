@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from uniscale import trainfile
-from uniscale.methods import METHODS, named
-from uniscale.trainfile import TrainAsked, planned, read
-from uniscale.trainplan import TrainPlan
+from uniscale.training import trainfile
+from uniscale.training.methods import METHODS, named
+from uniscale.training.trainfile import TrainAsked, planned, read
+from uniscale.training.trainplan import TrainPlan
 from uniscale_build.errors import Problems, SettingsError, UniscaleError
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,10 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from uniscale import meter, plot, trainjob
-from uniscale.trainjob import WHOLE, TrainJob
-from uniscale.trainplan import TrainPlan
+from uniscale import meter
+from uniscale.training import plot, trainjob
+from uniscale.training.trainjob import WHOLE, TrainJob
+from uniscale.training.trainplan import TrainPlan
 from uniscale_build.errors import LaunchError, SettingsError
 
 PLAN = TrainPlan(model="demo", data="x.jsonl")

@@ -1,4 +1,4 @@
-"""`uniscale.vocabulary`: common arguments in each engine's own words."""
+"""`uniscale.engines.vocabulary`: common arguments in each engine's own words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 import pytest
-from uniscale import enginefile, vocabulary
+from uniscale.engines import enginefile, vocabulary
 from uniscale_build.errors import LaunchError, Problems
 
 LLAMA = (

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from uniscale.pretraining import BYTES
+from uniscale.training.pretraining import BYTES
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from uniscale.pretraining import settings
-from uniscale.trainjob import COLLECTIVE, TrainJob
+from uniscale.training.pretraining import settings
+from uniscale.training.trainjob import COLLECTIVE, TrainJob
 from uniscale.workers.begin import die_with_parent, failures_kept
 from uniscale.workers.corpus import Corpus
 from uniscale.workers.gpt_state import Report, restore, save, save_model

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from megatron.core import parallel_state
 
-from uniscale import state
-from uniscale.trainjob import WHOLE, TrainJob
+from uniscale.jobs import state
+from uniscale.training.trainjob import WHOLE, TrainJob
 
 _KEPT = 2  # checkpoints
 _REPORT = 0.2  # seconds between two reports of where we are

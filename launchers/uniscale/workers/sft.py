@@ -2,7 +2,7 @@
 
     python -m torch.distributed.run … -m uniscale.workers.sft JOB_FOLDER [CHECKPOINT]
 
-Everything comes from the job folder (`uniscale.trainjob`) and goes there.
+Everything comes from the job folder (`uniscale.training.trainjob`) and goes there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from uniscale.methods import METHODS, Method
-from uniscale.trainjob import COLLECTIVE, WHOLE, TrainJob
+from uniscale.training.methods import METHODS, Method
+from uniscale.training.trainjob import COLLECTIVE, WHOLE, TrainJob
 from uniscale.workers.begin import die_with_parent, failures_kept
 
 _REPORT = 0.2  # seconds between two reports of where we are

@@ -1,0 +1,1 @@
+"""The command line of ``uniscale``: one module a group of commands, work elsewhere."""

@@ -1,0 +1,1 @@
+"""Configurations: composed, read, checked; ours, FlagScale's, and vLLM's recipes."""

@@ -1,0 +1,1 @@
+"""Devices at run time, and the chips of this machine."""

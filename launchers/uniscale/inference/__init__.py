@@ -1,0 +1,1 @@
+"""``uniscale infer``: a prompt, a file, a conversation."""

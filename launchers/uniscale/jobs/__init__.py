@@ -1,0 +1,1 @@
+"""What runs on this machine: its record, its processes, their signals and their logs."""

@@ -1,0 +1,1 @@
+"""Several machines: their list, the command of each, and the way to them."""

@@ -1,0 +1,1 @@
+"""``uniscale serve``: one engine, or several behind a gateway."""

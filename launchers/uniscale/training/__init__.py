@@ -1,0 +1,1 @@
+"""``uniscale train`` and ``export``: from data to weights that an engine serves."""

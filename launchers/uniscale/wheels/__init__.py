@@ -1,0 +1,1 @@
+"""Payloads and wheels: found, chosen, installed, examined, taken out."""
