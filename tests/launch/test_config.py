@@ -296,7 +296,7 @@ def test_odd_texts_arrive_as_they_are(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_current_and_agrees_with_the_reader(tmp_path: Path) -> None:
-    path = Path(spec.__file__).with_name("config.schema.json")
+    path = Path(spec.__file__).parents[1] / "config.schema.json"
     told = json.loads(path.read_text())
     assert told == json.loads(json.dumps(spec.json_schema())), (
         "write it anew: python -m uniscale.config.spec > launchers/uniscale/config.schema.json"

@@ -44,7 +44,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     pytest.importorskip("smg")
     if "llama.cpp (cpu)" not in [one.title for one in payloads.find().payloads]:
         pytest.skip("no llama.cpp (cpu) payload is installed: pip install . with backend=llama.cpp")
-    sources = [Path(models.__file__).parents[1], Path(build_file).parents[1]]
+    sources = [Path(models.SHIPPED).parents[1], Path(build_file).parents[1]]
     path = os.pathsep.join([*map(str, sources), os.environ.get("PYTHONPATH", "")])
     state = str(tmp_path_factory.mktemp("state"))
     return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "UNISCALE_STATE": state}

@@ -111,7 +111,9 @@ def test_shipped_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     gguf = lay_gguf(demo / "model.gguf")
     (demo / "hf").mkdir()
     (demo / "hf" / "config.json").write_text("{}")
+    (tmp_path / "models" / "__pycache__").mkdir()
     monkeypatch.setattr(models, "SHIPPED", str(tmp_path / "models"))
+    assert refused("__pycache__").slug == "no-model"
     model = models.resolve("demo")
     assert model.formats == {"gguf": str(gguf), "hf": str(demo / "hf")}
     assert model.name == "demo"

@@ -135,9 +135,11 @@ def _what_it_is(start: bytes) -> str:
 def _shipped() -> dict[str, str]:
     try:
         with os.scandir(SHIPPED) as entries:
-            return {entry.name: entry.path for entry in entries if entry.is_dir()}
+            found = {entry.name: entry.path for entry in entries if entry.is_dir()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    found.pop("__pycache__", None)  # of the modules beside them
+    return found
 
 
 def _of_folder(name: str, folder: str, generation: Generation | None = None) -> Model:
