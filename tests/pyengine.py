@@ -21,7 +21,7 @@ from .native import DEVICE, ROOT
 # A PEP 517 backend in the tree: it needs nothing from an index, and refuses to run where the
 # builder's own packages can be seen.
 BACKEND_PY = """\
-import os, zipfile
+import base64, hashlib, os, zipfile
 NAME, VERSION = "pyengine", os.environ.get("PYENGINE_VERSION", "1.2.3")
 REQUIRES = {requires!r}
 def _metadata():
@@ -56,7 +56,11 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
                      "Root-Is-Purelib: true\\nTag: py3-none-any\\n")
         out.writestr(f"{{info}}/entry_points.txt", "[console_scripts]\\n"
                      "pyengine = pyengine:main\\n")
-        out.writestr(f"{{info}}/RECORD", "")
+        rows = [(n, hashlib.sha256(out.read(n)).digest(), out.getinfo(n).file_size)
+                for n in out.namelist()]
+        rows = [f"{{n}},sha256={{base64.urlsafe_b64encode(h).rstrip(b'=').decode()}},{{size}}\\n"
+                for n, h, size in rows]
+        out.writestr(f"{{info}}/RECORD", "".join(rows) + f"{{info}}/RECORD,,\\n")
     return name
 """
 ENGINE = 'import os\n\ndef main():\n    print("engine", os.listdir(os.path.dirname(__file__)))\n'

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from uniscale_build.build.payload import Assembled
 
 PAYLOAD_SCHEMA = 2  # raise when the same inputs give another payload
+PYTHON_SCHEMA = 1  # and this when they give another Python payload
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def plan_inputs(project: Project, plan: BackendPlan) -> dict[str, str]:
     if told := record.partly(plan.adaptation.verified):
         inputs["verified partly"] = digest(told)
     if plan.recipe.kind == "pep517":
+        inputs["python schema"] = str(PYTHON_SCHEMA)
         inputs["python"] = ".".join(str(number) for number in sys.version_info[:2])
     recipe = facts["recipe"]
     assert isinstance(recipe, dict)

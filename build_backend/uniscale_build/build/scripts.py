@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_ANYWHERE = b"#!/usr/bin/env python3\n"
+# The first line of a script that runs with the Python that is first on PATH.
+ANYWHERE = b"#!/usr/bin/env python3\n"
 
 _DIRECT = re.compile(rb"#![ \t]*/[^\n]*?/(?:python|pypy)[0-9.t]*(?:[ \t][^\n]*)?\n")
 # What installers write when the path is long or holds a space: a shell line that Python skips.
@@ -19,5 +20,5 @@ def relocatable(data: bytes) -> bytes:
     for form in (_SHELL, _DIRECT):
         found = form.match(data)
         if found is not None:
-            return _ANYWHERE + data[found.end() :]
+            return ANYWHERE + data[found.end() :]
     return data

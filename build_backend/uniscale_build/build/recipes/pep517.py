@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 import uniscale_build
 from uniscale_build.build import distinfo, precompiled
 from uniscale_build.build.compile import OutOfMemory, fewer_jobs, run_build
+from uniscale_build.build.unpack import unpack
 from uniscale_build.errors import CompileError, ToolchainError, WheelError
 from uniscale_build.git import worktree
 from uniscale_build.git.db import GitDb
@@ -77,6 +79,7 @@ def build(python: PythonBuild, reporter: Reporter, keep_open: Sequence[int] = ()
                 raise
             jobs = max(1, jobs // 2)
             reporter.note(fewer_jobs(jobs))
+    _unpack(python, reporter)
     pinned = python.item.recipe.precompiled
     if pinned is not None:
         wheel = precompiled.fetch(python.store, pinned, reporter, offline=python.offline)
@@ -169,7 +172,6 @@ def _run(
     recipe, source = python.item.recipe, python.work / "src"
     pinned = recipe.precompiled or recipe.from_source
     requires = (pinned.build_requires if pinned else ()) or recipe.build_requires
-    python.install.mkdir(parents=True, exist_ok=True)
     spec = python.work / "uniscale-spec.json"
     content = {
         "python": sys.executable,
@@ -178,7 +180,6 @@ def _run(
         "env": str(python.work / "env"),
         "source": str(source),
         "wheels": str(python.work / "wheels"),
-        "install": str(python.install),
         "offline": python.offline,
     }
     write_atomic(spec, json.dumps(content).encode())
@@ -192,6 +193,21 @@ def _run(
         reporter=reporter,
         keep_open=keep_open,
     )
+
+
+def _unpack(python: PythonBuild, reporter: Reporter) -> None:
+    """The one wheel that was built, in ``python.install``."""
+    wheels = sorted((python.work / "wheels").glob("*.whl"))
+    if len(wheels) != 1:
+        raise WheelError(
+            f"upstream's build gave {len(wheels)} wheels, not one",
+            where=str(python.work / "build.log"),
+            slug="not-one-wheel",
+        )
+    reporter.stage("unpack", wheels[0].name)
+    python.install.mkdir(parents=True, exist_ok=True)
+    unpack(wheels[0], python.install)
+    shutil.rmtree(python.work / "wheels", ignore_errors=True)
 
 
 def _environment(python: PythonBuild, jobs: int) -> dict[str, str]:
@@ -252,7 +268,7 @@ def _metadata(item: BackendPlan, prefix: Path) -> Message:
 def _check_content(item: BackendPlan, prefix: Path) -> None:
     """`WheelError` when the build gave metadata and nothing else."""
     found = (path.relative_to(prefix) for path in prefix.rglob("*") if path.is_file())
-    # The scripts in bin are pip's, made from the metadata.
+    # The scripts in bin are made from the metadata.
     made = [path for path in found if path.parts[0] != "bin" or not _is_script(prefix / path)]
     if all(path.parts[0].endswith(".dist-info") for path in made):
         raise WheelError(

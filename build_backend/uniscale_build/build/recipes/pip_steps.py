@@ -18,7 +18,7 @@ _PIP = ("--disable-pip-version-check", "--no-input", "--no-color")
 
 
 def main(spec_file: str) -> int:
-    """Make the environment, build the wheel, unpack it; see `recipes.pep517`."""
+    """Make the environment and build the wheel; see `recipes.pep517`."""
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     env = {key: text for key, text in os.environ.items() if key != "PYTHONPATH"}
     bin_folder = Path(spec["env"], "bin")
@@ -33,14 +33,9 @@ def main(spec_file: str) -> int:
         # In isolation from the index too: what the build needs is there by now.
         _run([*pip, "wheel", *_PIP, "--no-deps", "--no-index", "--no-build-isolation",
               "--wheel-dir", str(wheels), spec["source"]], env)  # fmt: skip
-        step("unpack")
-        (wheel,) = wheels.glob("*.whl")
-        _run([*pip, "install", *_PIP, "--no-deps", "--no-index", "--no-compile", "--target",
-              spec["install"], str(wheel)], env)  # fmt: skip
     except subprocess.CalledProcessError as error:
         print(f"uniscale-failed: exit code {error.returncode}", flush=True)
         return 1
-    shutil.rmtree(wheels, ignore_errors=True)
     return 0
 
 
