@@ -6,6 +6,7 @@ points and plugins work as if the backend were installed. Written by PEP 376 and
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -198,10 +199,13 @@ def _main_folder(prefix: Path, folders: Sequence[Path], left: list[str], main: s
 
 def _files(prefix: Path) -> list[str]:
     """The names of all files under ``prefix``, sorted, after removing compiled bytecode."""
-    for cache in [path for path in prefix.rglob("__pycache__") if path.is_dir()]:
-        shutil.rmtree(cache)
-    return sorted(path.relative_to(prefix).as_posix() for path in prefix.rglob("*")
-                  if not path.is_dir())  # fmt: skip
+    names: list[str] = []
+    for folder, inner, files in os.walk(prefix):
+        if "__pycache__" in inner:
+            inner.remove("__pycache__")
+            shutil.rmtree(os.path.join(folder, "__pycache__"))
+        names += (os.path.relpath(os.path.join(folder, name), prefix) for name in files)
+    return sorted(names)
 
 
 def _record(prefix: Path, folder: Path, names: Sequence[str]) -> None:

@@ -113,6 +113,8 @@ def assemble(
             slug="empty-payload",
         )
     with disk_errors(prefix):
+        for folder in sorted({(prefix / name).parent for name in kept}):
+            folder.mkdir(parents=True, exist_ok=True)
         for name, entry in sorted(kept.items()):
             _copy(entry, prefix / name)
     return Assembled(tuple(sorted(kept)), placed, external, vendor, aliases)
@@ -214,7 +216,6 @@ def _read_elfs(found: Sequence[_Found], errors: list[UniscaleError]) -> dict[str
 
 
 def _copy(entry: _Found, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     if PurePosixPath(entry.name).parts[0] == "bin" and _is_script(entry.real):
         target.write_bytes(relocatable(entry.real.read_bytes()))
     else:
