@@ -150,8 +150,10 @@ def test_the_order_in_which_wheels_come_does_not_matter(
 
 
 @pytest.mark.parametrize(
-    "text", [None, b"", b"uniscale index state 2 00000000\nwheel\t1\n", b"\0\xff"]
-)
+    "text",
+    [None, b"", b"uniscale index state 2 00000000\nwheel\t1\n", b"\0\xff",
+     b"uniscale index state 1\nwheel\t924\t1\t2\tuniscale-0.1.0-py3-none-any.whl\n"],
+)  # fmt: skip
 def test_what_is_remembered_may_be_lost(site: Path, text: bytes | None) -> None:
     before = look(site)
     state = site / ".uniscale" / "state"
@@ -159,7 +161,9 @@ def test_what_is_remembered_may_be_lost(site: Path, text: bytes | None) -> None:
     state.unlink()
     if text is not None:
         state.write_bytes(text)
-    publish(site, Request())
+    listener = wheels.Listener()
+    publish(site, Request(), listener)
+    assert any("all read again, once" in note for note in listener.notes)
     assert look(site) == before
     assert State.read(state.read_bytes()).wheels.keys() == State.read(kept).wheels.keys()
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from uniscale_build.cli.matrixview import Table
 from uniscale_build.errors import UniscaleError
 from uniscale_build.matrix import remote
 from uniscale_build.matrix.rows import Row, all_rows
@@ -218,7 +222,8 @@ def test_what_is_for_another_machine_is_skipped_or_refused_by_name(lab: Native) 
 
 
 def test_a_live_table_on_a_terminal(lab: Native) -> None:
-    adapt(lab, "Acme_X1", MINI_FAIL="oh")
+    # Words in brackets are no markup: unknown tags would vanish, and closing ones end the run.
+    adapt(lab, "Acme_X1", MINI_FAIL="oh [/usr/bin/x] [bold]")
     env = {**lab.env, "TERM": "xterm-256color", "COLUMNS": "110", "LINES": "30"}
     del env["CI"]
     master, slave = pty.openpty()
@@ -240,7 +245,32 @@ def test_a_live_table_on_a_terminal(lab: Native) -> None:
     assert process.returncode == 7
     assert "stage" in text and "progress" in text and "waiting" in text
     assert "✗" in text and text.count("✓") >= 2
+    live = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text[: text.rindex("progress")]).split())
+    assert "failed: error[compile]: " in live and "oh [/usr/bin/x] [bold]" in live
     assert text.rindex("wheels in dist") > text.rindex("progress")
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 140])
+def test_the_table_fits_narrow_terminals(built: Native, width: int) -> None:
+    """Marks, shares and times are there whatever the width; stages, bars and names give way."""
+    from rich.console import Console
+
+    rows = [replace(row, names=(f"a-backend-with-a-long-name-{row.device}-py3-{row.platform}",))
+            for row in all_rows(Project(built.root, True))]  # fmt: skip
+    builds = [Build(row) for row in rows]
+    running = builds[0]
+    running.state, running.stage, running.began = "running", "compile: x[/y] and z", 0.0
+    running.done, running.total, running.unit = 40, 193, "steps"
+    console = Console(width=width, height=20, file=io.StringIO())
+    table = Table.__new__(Table)  # without its own live display
+    table._builds, table._began = builds, 0.0
+    with console.capture() as captured:
+        console.print(table)
+    lines = captured.get().splitlines()
+    assert max(map(len, lines)) <= width
+    (line,) = [line for line in lines if line.startswith("▶")]
+    assert " 20 %" in line and "comp" in line and line.rstrip()[-3] == ":"
+    assert ("━" in line) is (width == 140)
 
 
 class Given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 _EVERY = 10.0  # seconds between two plain lines about one build's progress
 _BAR = 14  # characters
+_SHARE = 9  # characters of progress without a bar: 100 %, 181.1 MB
+_STAGE = 12  # characters that a stage should have
+_RESULT = 300  # characters of a failure's first words
 _MARKS = {
     "waiting": "[dim]…[/]", "running": "[cyan]▶[/]", "done": "[green]✓[/]", "failed": "[red]✗[/]",
     "stopped": "[yellow]■[/]", "skipped": "[dim]-[/]",
@@ -120,19 +124,16 @@ class Table:
         order = ("running", "waiting")
         shown = [b for state in order for b in self._builds if b.state == state]
         table = RichTable(box=None, header_style="bold", pad_edge=False)
-        # Only the stage gives way on a narrow terminal.
         same = len({build.row.platform for build in self._builds}) == 1
         names = [b.id.removesuffix(f"-{b.row.platform}") if same else b.id for b in self._builds]
-        widest = max(len(name) for name in names)
-        progress = _BAR + 6
-        stage = max(8, options.max_width - widest - progress - 16)
+        widest, stage, progress = _widths(options.max_width, max(map(len, names)))
         for name, width in (("", 1), ("build", widest), ("stage", stage), ("progress", progress)):
             table.add_column(name, no_wrap=True, width=width)
         table.add_column("time", no_wrap=True, justify="right", width=6)
         shown_as = dict(zip((b.id for b in self._builds), names, strict=True))
         for build in shown[:room]:
             table.add_row(
-                _MARKS[build.state], shown_as[build.id], escape(build.stage), _bar(build),
+                _MARKS[build.state], shown_as[build.id], escape(build.stage), _bar(build, progress),
                 _clock(time.monotonic() - build.began) if build.state == "running" else "",
             )  # fmt: skip
         yield table
@@ -148,13 +149,27 @@ def _progress(build: Build) -> str:
                                         if build.total else "")  # fmt: skip
 
 
-def _bar(build: Build) -> str:
+def _widths(room: int, widest: int) -> tuple[int, int, int]:
+    """The widths of build, stage and progress on a terminal of ``room`` columns.
+
+    The stage gives way first, then the bar (its percentage stays), then the names.
+    """
+    room -= 15  # mark, time, and what is between the columns
+    if room - widest - _BAR - 6 >= _STAGE:
+        return widest, room - widest - _BAR - 6, _BAR + 6
+    widest = max(8, min(widest, room - _SHARE - _STAGE))
+    return widest, max(8, room - widest - _SHARE), _SHARE
+
+
+def _bar(build: Build, width: int) -> str:
     if not build.unit:
         return ""
     if not build.total:
         return human(build.done, build.unit)
     full = min(_BAR, _BAR * build.done // build.total)
     share = 100 * build.done // build.total
+    if width < _BAR + 6:
+        return f"{share:>3} %"
     return f"[green]{'━' * full}[/][dim]{'━' * (_BAR - full)}[/] {share:>3} %"
 
 
@@ -170,7 +185,9 @@ def _result(build: Build) -> str:
         return f"{how}{where} in {build.seconds:.1f} s, {size}"
     if build.state == "failed":
         first = build.errors[0] if build.errors else {"slug": "error", "what": "failed"}
-        return f"failed: error[{first['slug']}]: {str(first['what']).splitlines()[0]}"
+        # The first line alone may say no more than that the reason follows.
+        what = textwrap.shorten(str(first["what"]), _RESULT, placeholder=" …")
+        return f"failed: error[{first['slug']}]: {what}"
     return "stopped" if build.state == "stopped" else ""
 
 

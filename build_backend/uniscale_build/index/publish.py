@@ -154,7 +154,13 @@ class _Run:
 
     def _read(self) -> list[Taken]:
         """Read what is new or looks changed; what is wrong is gathered in ``errors``."""
-        jobs = [*self._stored_jobs(), *self._given_jobs()]
+        stored = self._stored_jobs()
+        if stored and not self.state.wheels and not self.request.verify:
+            self.reporter.note(
+                "what was read of the stored wheels is gone, or was written by another version: "
+                "they are all read again, once"
+            )
+        jobs = [*stored, *self._given_jobs()]
         if jobs:
             self.reporter.stage("read", f"{len(jobs)} wheels")
         taken = []
