@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from uniscale_build.build import elf
 
+from .musa_stand_in import cuda_home
 from .native import ROOT, Native, make_native
 
 ADAPTATION = """\
@@ -62,3 +66,44 @@ def test_trouble_with_the_sdk_ends_a_build_before_it_begins(tmp_path: Path, trou
     assert said in ran.stderr and "hint: " in ran.stderr and "Traceback" not in ran.stderr
     assert "manifests/devices/nvidia.yaml:" in ran.stderr
     assert not list(native.cache.glob("work/*")), "something was built"
+
+
+CALLS_THE_DRIVER = {
+    "CMakeLists.txt": """\
+cmake_minimum_required(VERSION 3.26)
+project(chip LANGUAGES CXX)
+find_package(CUDAToolkit REQUIRED)
+add_library(chip SHARED chip.cpp)
+target_link_libraries(chip PRIVATE CUDA::cuda_driver)
+add_executable(ask main.cpp)
+target_link_libraries(ask PRIVATE chip)
+""",
+    "chip.cpp": 'extern "C" int cuInit(unsigned);\nint chip() { return cuInit(0); }\n',
+    "main.cpp": "int chip();\nint main() { return chip(); }\n",
+}
+
+
+@pytest.mark.compile
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
+def test_the_drivers_library_is_linked_where_the_toolkit_has_no_stub_of_it(tmp_path: Path) -> None:
+    source, build = tmp_path / "chip", tmp_path / "build"
+    source.mkdir()
+    for name, text in CALLS_THE_DRIVER.items():
+        (source / name).write_text(text)
+    commands = [
+        ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), "-DUNISCALE_BACKEND=chip",
+         f"-DUNISCALE_SOURCE={source}", "-DUNISCALE_LANGUAGES=CXX;CUDA",
+         "-DUNISCALE_PROGRAMS=ask", "-DCMAKE_CUDA_ARCHITECTURES=90"],
+        ["cmake", "--build", str(build), "--target", "ask"],
+        ["cmake", "--install", str(build), "--component", "payload",
+         "--prefix", str(tmp_path / "installed")],
+    ]  # fmt: skip
+    env = {**os.environ, "CUDACXX": str(cuda_home() / "bin" / "nvcc")}
+    for command in commands:
+        ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+    library = tmp_path / "installed" / "lib" / "libchip.so"
+    found = elf.read(library)
+    assert found is not None and "libcuda.so.1" in found.needed
+    # The machine that runs it brings the library; an empty one would hide the driver's.
+    assert not [path for path in (tmp_path / "installed").rglob("*") if "libcuda" in path.name]

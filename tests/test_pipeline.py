@@ -163,7 +163,11 @@ def test_a_build_killed_at_any_moment_goes_on(native: Native) -> None:
     assert not list((native.root / "dist").glob(".uniscale-*"))
 
 
-def test_ctrl_c_stops_the_compiler_too(native: Native) -> None:
+# Ctrl-C; what `timeout`, a service or a pipeline sends; a terminal that is closed.
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_build_that_is_told_to_end_stops_the_compiler_too(
+    native: Native, told: signal.Signals
+) -> None:
     (native.upstream / "main.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
     slow = native.root.parent / "slow"
     slow.mkdir()
@@ -185,7 +189,7 @@ def test_ctrl_c_stops_the_compiler_too(native: Native) -> None:
             break
         time.sleep(0.1)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(told)
     assert process.wait(30) == 130
     assert process.stderr is not None
     with process.stderr as said:

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from uniscale_build.ending import interrupted_by_signals
 from uniscale_build.errors import CompileError, ToolchainError
 from uniscale_build.progress import Reporter
 
@@ -56,7 +57,7 @@ def run_build(
     ``keep_open`` are descriptors of locks that live on in the children: should we be killed, the
     next run waits for their end. Whatever interrupts us takes the whole process group along.
     """
-    with log.open("wb") as out:
+    with interrupted_by_signals(), log.open("wb") as out:
         process = subprocess.Popen(
             list(command), cwd=cwd, env={**env, "NINJA_STATUS": "[%f/%t] "},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from uniscale_build.ending import interrupted_by_signals
 
 if TYPE_CHECKING:
     from uniscale_build.matrix.rows import Row
@@ -50,7 +51,7 @@ def run_matrix(project: Project, rows: list[Row], asked: Asked, *, json: bool) -
         raise SettingsError(what, hint=hint, slug="bad-value")
     folder = Folder(asked.out.absolute())
     began = time.monotonic()
-    with folder.ours(), _signals():
+    with folder.ours(), interrupted_by_signals():
         builds, config, executor_name = _what_to_do(folder, rows, asked)
         if not builds:
             print("[]" if json else "nothing to build")
@@ -166,22 +167,6 @@ def _executor(
     from uniscale_build.matrix.local import LocalExecutor
 
     return LocalExecutor(project, folder, config, asked.at_once, asked.jobs)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Being told to end is an interruption: workers are stopped and the record is kept."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt)
-              for number in (signal.SIGTERM, signal.SIGHUP)}  # fmt: skip
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _interrupted(builds: list[Build], folder: Folder) -> None:
