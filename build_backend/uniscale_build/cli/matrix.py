@@ -11,11 +11,14 @@ from uniscale_build.cli.app import Device, Json, Verbose
 from uniscale_build.cli.build import Config
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from uniscale_build.matrix.changed import Changed
     from uniscale_build.matrix.rows import Row
     from uniscale_build.plans.pairs import Pair
     from uniscale_build.project import Project
 
+_MIDDLE = 60  # columns beside a build's name that tasks, pin and image need with the last one
 Patterns = list[str] | None
 Backend = Annotated[str | None, typer.Option("--backend", "-b", help="Only this backend.")]
 Task = Annotated[str | None, typer.Option("--task", "-t", help="Only for this task.")]
@@ -163,19 +166,30 @@ def _list(project: Project, chosen: _Chosen, form: str | None, *, json: bool) ->
         _print_changes(changed)
 
 
-def _print_rows(rows: list[Row]) -> None:
+def _console() -> Console:
+    """A terminal's width on a terminal; files and pipes get every line whole."""
+    import sys
+
     from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def _print_rows(rows: list[Row]) -> None:
     from rich.table import Table
 
     if rows:
+        console, widest = _console(), max(len(row.id) for row in rows)
+        # What a narrow terminal has no room for is in --json.
+        middle = ("tasks", "pin", "image") if console.width - widest >= _MIDDLE else ()
         table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("build", no_wrap=True, min_width=max(len(row.id) for row in rows))
-        for name in ("tasks", "pin", "image", "on this machine"):
-            table.add_column(name, no_wrap=True)
+        table.add_column("build", no_wrap=True, min_width=widest)
+        for name in (*middle, "on this machine"):
+            table.add_column(name)
         for row in rows:
-            state = row.obstacle or "can be built"
-            table.add_row(row.id, ", ".join(row.tasks), row.pin, row.image or "-", state)
-        Console(highlight=False).print(table)
+            told = {"tasks": ", ".join(row.tasks), "pin": row.pin, "image": row.image or "-"}
+            table.add_row(row.id, *(told[name] for name in middle), row.obstacle or "can be built")
+        console.print(table)
     here = sum(not row.obstacle for row in rows)
     print(f"{len(rows)} builds, {here} of them on this machine")
     if here:
@@ -197,7 +211,6 @@ def _overview(pairs: list[Pair], *, json: bool, details: bool) -> None:
     if json:
         print(format_json.dumps([pair.as_json() for pair in pairs], indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
 
     from uniscale_build.plans.pairs import STATES
@@ -211,7 +224,7 @@ def _overview(pairs: list[Pair], *, json: bool, details: bool) -> None:
         cells = [", ".join(p.backend for p in pairs if (p.device, p.state) == (name, state))
                  for state in used]  # fmt: skip
         table.add_row(name, *cells)
-    Console(highlight=False).print(table)
+    _console().print(table)
     print()
     for pair in pairs:
         if details or pair.state == "broken":
