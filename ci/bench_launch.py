@@ -6,7 +6,6 @@ engine that does nothing, started through ``uniscale serve``, has used what the 
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import shutil
@@ -18,8 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "ci" / "results" / "launch.json"
+from benchlib import ROOT, machine, save
+
 RUNS = 9
 BARE = """
 import typer
@@ -32,7 +31,8 @@ def two(name: str): ...
 def three(name: str): ...
 app()
 """
-LIMITS = {"help_over_bare": 2.0, "serve_cpu_ms": 60.0, "serve_arg_cpu_ms": 60.0}
+LIMITS = {"help_over_bare": 2.0, "serve_cpu_ms": 60.0, "serve_arg_cpu_ms": 60.0,
+          "serve_config_cpu_ms": 60.0}  # fmt: skip
 
 
 def once(command: Sequence[str], environ: Mapping[str, str]) -> tuple[float, float]:
@@ -87,6 +87,8 @@ def lay(folder: Path) -> dict[str, Sequence[str]]:
     (prefix / "payload.json").write_text(json.dumps({**told, "launch": {"serve": serve}}))
     model = folder / "model.gguf"
     model.write_bytes(b"GGUF" + bytes(20))
+    config = folder / "serve.yaml"
+    config.write_text(f"serve:\n  model: {model}\n  args: {{max_model_len: 8K}}\n")
     (folder / "bare_plain.py").write_text(BARE.format(options="rich_markup_mode=None"))
     (folder / "bare_rich.py").write_text(BARE.format(options=""))
     uniscale = [sys.executable, "-m", "uniscale"]
@@ -98,14 +100,8 @@ def lay(folder: Path) -> dict[str, Sequence[str]]:
         "engine": [engine, "--model", str(model)],
         "uniscale serve engine": [*uniscale, "serve", str(model)],
         "uniscale serve --arg": [*uniscale, "serve", str(model), "--arg", "max_model_len=8K"],
+        "uniscale serve config": [*uniscale, "serve", str(config)],
     }
-
-
-def machine() -> dict[str, object]:
-    """The processor and how many of it, no more."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(":", 1)[1] for line in lines if line.startswith("model name")), "?")
-    return {"cpu": name.strip(), "cores": os.cpu_count()}
 
 
 def main() -> None:
@@ -119,10 +115,12 @@ def main() -> None:
             "PYTHONPATH": f"{ROOT / 'launchers'}:{ROOT / 'build_backend'}",
             "UNISCALE_PAYLOADS": str(Path(name) / "payloads"),
             "UNISCALE_STATE": str(Path(name) / "state"),
+            "UNISCALE_CACHE": str(Path(name) / "cache"),
             # As an installed wheel has it: the first run, which is not counted, writes bytecode.
             "PYTHONPYCACHEPREFIX": str(Path(name) / "bytecode"),
         }
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        load = machine()["load"]  # before ours adds to it
         times = measure(commands, environ)
     bare, help_ = times["bare typer --help"], times["uniscale --help"]
     engine = times["engine"]["cpu_ms"]
@@ -130,20 +128,19 @@ def main() -> None:
         "help_over_bare": round(help_["cpu_ms"] / bare["cpu_ms"], 2),
         "serve_cpu_ms": round(times["uniscale serve engine"]["cpu_ms"] - engine, 1),
         "serve_arg_cpu_ms": round(times["uniscale serve --arg"]["cpu_ms"] - engine, 1),
+        "serve_config_cpu_ms": round(times["uniscale serve config"]["cpu_ms"] - engine, 1),
     }
-    results = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": machine(),
-        "python": ".".join(map(str, sys.version_info[:3])),
-        "typer": typer.__version__,
-        "runs": RUNS,
-        "load": round(os.getloadavg()[0], 1),
-        "times": times,
-        "figures": figures,
-        "limits": LIMITS,
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    save(
+        "launch",
+        {
+            "machine": {**machine(), "load": load},
+            "typer": typer.__version__,
+            "runs": RUNS,
+            "times": times,
+            "figures": figures,
+            "limits": LIMITS,
+        },
+    )
     for key, row in times.items():
         print(f"{key:26} wall {row['wall_ms']:7.1f} ms   cpu {row['cpu_ms']:7.1f} ms")
     passed = {key: value for key, value in figures.items() if value > LIMITS[key]}

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 DATA = "UNISCALE_DATA"
 STATE = "UNISCALE_STATE"
+CACHE = "UNISCALE_CACHE"
 PAYLOADS = "uniscale_payloads"  # the folder of payloads in a folder of packages
 
 
@@ -33,3 +34,11 @@ def jobs() -> str:
         return os.path.abspath(told)
     home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return os.path.join(home, "uniscale", "jobs")
+
+
+def cache() -> str:
+    """``UNISCALE_CACHE``, else uniscale below ``XDG_CACHE_HOME``: it may be deleted any time."""
+    if told := os.environ.get(CACHE):
+        return os.path.abspath(os.path.expanduser(told))
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(home, "uniscale")

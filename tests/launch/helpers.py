@@ -166,14 +166,16 @@ class Bench:
                     stream.close()
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """The first true value of ``condition``; fails with ``what`` after `PATIENCE` seconds."""
-    deadline = time.monotonic() + PATIENCE
+def until(
+    condition: Callable[[], Any], what: str, patience: float = PATIENCE, pause: float = 0.02
+) -> Any:
+    """The first true value of ``condition``; fails with ``what`` after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        time.sleep(0.02)
-    raise AssertionError(f"waited {PATIENCE:g} s in vain: {what}")
+        time.sleep(pause)
+    raise AssertionError(f"waited {patience:g} s in vain: {what}")
 
 
 def recorded(path: Path) -> dict[str, Any]:

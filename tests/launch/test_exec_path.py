@@ -36,7 +36,13 @@ COMMAND = "import sys; from uniscale.__main__ import main; sys.exit(main())"
 
 
 @pytest.mark.parametrize(
-    ("words", "more"), [((), set()), (("--arg", "max_model_len=8K"), SPOKEN)], ids=["plain", "arg"]
+    ("words", "more"),
+    [
+        (("small.gguf",), set()),
+        (("small.gguf", "--arg", "max_model_len=8K"), SPOKEN),
+        (("c.yaml",), {"uniscale.config.remembered"}),
+    ],
+    ids=["plain", "arg", "configuration"],
 )
 def test_what_is_loaded_before_exec(
     bench: Bench, model: Path, words: tuple[str, ...], more: set[str]
@@ -48,10 +54,13 @@ def test_what_is_loaded_before_exec(
         folder.mkdir(parents=True)
         (folder / "engine.log").touch()
         Job(str(number), str(folder), 1, 0, "", "engine", (), "", float(number)).save()
+    (bench.root / "c.yaml").write_text(f"serve:\n  model: {model.name}\n")
+    if words == ("c.yaml",):  # read before, as it is now
+        bench.run("serve", *words, "--dry-run").ok()
     python, *_ = bench.words()
     result = subprocess.run(
         [python, "-S", "-X", "importtime", "-c", COMMAND,
-         "serve", model.name, *words, "--", "--die-at-start", "x"],
+         "serve", *words, "--", "--die-at-start", "x"],
         env=bench.environ, cwd=bench.root, capture_output=True, text=True,
     )  # fmt: skip
     assert "serves small" in result.stderr

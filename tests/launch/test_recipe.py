@@ -319,6 +319,7 @@ def test_features_of_hardware_and_strategy(tmp_path: Path) -> None:
 def test_strategies_of_hardware(tmp_path: Path) -> None:
     _, told = sparse(tmp_path, "strategy=multi_node_dep", "hardware=b300", "chips=8", "nodes=2")
     assert "the recipe asks for 24 chips for multi_node_dep; there are 16" in told
+    assert "all requests enter at the first machine" in told
     two, _ = sparse(tmp_path, "strategy=multi_node_tp", "hardware=b300", "chips=8", "nodes=2")
     assert two.arguments["tensor_parallel_size"] == "16"
     for word in ("multi_node_dep", "multi_node_tp"):

@@ -23,9 +23,12 @@ _PATIENCE = 25.0  # seconds: the supervisor gives its engines ten before it kill
 def ps(*, everything: bool, as_json: bool) -> int:
     """Print the jobs that run (with ``everything``, also those that ended); 0 also for none."""
     found = [job for job in state.jobs() if everything or _stoppable(job)]
+    unread = state.unread()
     if as_json:
-        print(json.dumps({"jobs": [_facts(job) for job in found]}, indent=2))
+        print(json.dumps({"jobs": [_facts(job) for job in found], "unread": unread}, indent=2))
         return 0
+    for folder in unread:
+        note(f"a record is damaged or of another version, its job is not shown: {folder}")
     if not found:
         print("nothing runs")
     for job in found:
@@ -83,6 +86,14 @@ def _named(name: str | None, *, running: bool) -> state.Job:
     for job in reversed(jobs):
         if job.id == name:
             return job
+    for folder in state.unread():
+        if os.path.basename(folder) == name:
+            raise LaunchError(
+                "the record of this job is damaged, or of another version of uniscale",
+                where=os.path.join(folder, "job.json"),
+                hint="stop it with the version that started it; then delete its folder",
+                slug="bad-record",
+            )
     hint = did_you_mean(name, [job.id for job in jobs]) if jobs else "see uniscale ps --all"
     raise SettingsError(f"there is no job {name}", where=name, hint=hint, slug="no-job")
 

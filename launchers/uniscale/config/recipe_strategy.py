@@ -136,6 +136,11 @@ def _parallel(
         made.words += [f"--{spread.chips.replace('_', '-')}", str(total)]
     if spread.machines:
         made.words += [f"--{spread.machines.replace('_', '-')}", str(chosen.nodes)]
+    if name == "multi_node_dep" and chosen.nodes > 1:
+        made.warnings.append(
+            "all requests enter at the first machine, which shares them out; "
+            "vLLM's hybrid load balancing, with an address on each, is not started"
+        )
     if name.endswith("_dep") and chosen.nodes == 1:
         made.environment["VLLM_ALLREDUCE_USE_FLASHINFER"] = "1"
 

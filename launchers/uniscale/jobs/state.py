@@ -155,6 +155,16 @@ def jobs() -> list[Job]:
     return sorted(found, key=lambda job: (job.created, job.id))
 
 
+def unread() -> list[str]:
+    """The folders whose record cannot be read: damaged, or of another version of uniscale."""
+    return [
+        folder
+        for folder in _folders(folders.jobs())
+        # In this order: a record that is made at this moment is whole when it is there.
+        if os.path.exists(os.path.join(folder, _FILE)) and _recorded(folder) is None
+    ]
+
+
 def _folders(base: str) -> Iterator[str]:
     try:
         with os.scandir(base) as entries:

@@ -54,11 +54,9 @@ def planned(asked: Asked) -> ServePlan:
             slug="usage",
         )
     if files:
-        from pathlib import Path
+        from uniscale.config import remembered
 
-        from uniscale.config import servefile
-
-        plan = servefile.read(Path(files[0]), asked.settings)
+        plan = remembered.plan(files[0], asked.settings)
     else:
         plan = ServePlan(tuple(ModelPlan(word) for word in asked.models))
         if asked.settings:
