@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,10 @@ class Tally:
         """True when that many whole answers, and as many streamed ones, have come."""
         return min(self.done["whole"], self.done["streamed"]) >= number
 
+    def more(self, before: collections.Counter[str], number: int) -> bool:
+        """True when that many of each have come since ``before``."""
+        return Tally(self.done - before).enough(number)
+
 
 def ask(base: str, number: int, stop: threading.Event, tally: Tally) -> None:
     openai: Any = importlib.import_module("openai")
@@ -221,7 +226,7 @@ def test_a_mixed_fleet_loses_vllm_and_no_request(environ: dict[str, str], tmp_pa
             os.kill(engine["pid"], signal.SIGKILL)
             kills += 1
             time.sleep(PAUSE)
-            until(lambda before=before: Tally(tally.done - before).enough(20), "the other answers")
+            until(partial(tally.more, before, 20), "the other answers")
         until(lambda: all_ready(jobs(environ)), "both are back", LOADING, pause=2)
         (job,) = jobs(environ)
         restarts = {one["title"]: one["restarts"] for one in job["processes"]}

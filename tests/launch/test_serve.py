@@ -182,6 +182,16 @@ def test_no_place_to_listen(bench: Bench, model: Path, words: tuple[str, ...], s
     bench.run("serve", model, *words).refused(slug)
 
 
+def test_wrong_arguments_and_flags_are_told_together(bench: Bench, model: Path) -> None:
+    known = ["--model", "--host", "--port", "--alias", "--ctx-size"]
+    lay_payload(bench.payloads, record(launch={"serve": launch(flags=known)}))
+    told = bench.run("serve", model, "--arg", "max_modl_len=8", "--arg", "x_y=1", "--",
+                     "--ctx-sizee", "8").refused("unknown-flag")  # fmt: skip
+    assert "error[unknown-argument]" in told
+    for word in ("--ctx-sizee", '"max_modl_len"', '"x_y"'):
+        assert word in told
+
+
 def test_unknown_flags_are_refused_before_the_start(bench: Bench, model: Path) -> None:
     told = launch(flags=["--model", "--host", "--port", "--alias", "--record", "--webui"])
     lay_payload(bench.payloads, record(launch={"serve": told}))
@@ -198,6 +208,8 @@ def test_models_and_payloads_that_do_not_fit(bench: Bench, model: Path) -> None:
     bench.run("serve", model).refused("broken-payload")
     prefix = lay_payload(bench.payloads)
     bench.run("serve", "missing.gguf").refused("no-model")
+    for word in ("", " "):  # not this folder
+        bench.run("serve", word, "--dry-run").refused("no-model")
     (bench.root / "text.gguf").write_text("hello")
     bench.run("serve", "text.gguf").refused("not-gguf")
     (bench.root / "hf").mkdir()

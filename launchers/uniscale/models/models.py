@@ -52,6 +52,8 @@ def resolve(word: str, *, must_exist: bool = True) -> Model:
         # Greedy, and short: the demo model is small and knows a few sentences.
         generation = Generation(temperature=0.0, max_tokens=128)
         return _of_folder(word, shipped[word], generation)
+    if not word.strip():  # as a path, this folder
+        raise _missing(repr(word), shipped)
     path = os.path.abspath(os.path.expanduser(word))
     name = os.path.basename(path)
     try:

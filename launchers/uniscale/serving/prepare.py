@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from uniscale_build.errors import LaunchError, SettingsError, did_you_mean
+from uniscale_build.errors import LaunchError, SettingsError, UniscaleError, did_you_mean, raise_all
 
 from uniscale.engines import engines, flags
 from uniscale.engines.engines import Command, Launch, Place
@@ -94,16 +94,13 @@ def prepare(request: Request, *, task: str, host: str, port: int) -> Prepared:
     model = models.resolve(request.model, must_exist=request.must_exist)
     engine = _engine(request, task, model)
     launch = engine.launch
-    # Python's engines have argparse read their flags.
-    python = launch.argv[:1] == ("python",)
-    flags.check(request.raw, launch.flags, engine=engine.backend, abbreviates=python)
     path = next(model.formats[form] for form in launch.formats if form in model.formats)
     arguments: dict[str, object] = {
         "host": host,
         "port": port,
         "served_model_name": request.name or model.name,
     }
-    described, spoken = _spoken(request, engine, {**arguments, "model": path})
+    described, spoken = _checked(request, engine, {**arguments, "model": path})
     words = spoken.words if spoken else ()
     if model.vision is not None and path == model.formats.get("gguf") and _VISION in launch.flags:
         words = (_VISION, model.vision, *words)
@@ -178,6 +175,26 @@ def _external(described: EngineFile, request: Request, model: Model) -> Engine:
     launch = changed(launch, arguments=flags_of)
     place = Place(None, _interpreter())
     return Engine(described.name, request.device or "any", "external", launch, place, None)
+
+
+def _checked(
+    request: Request, engine: Engine, always: Mapping[str, object]
+) -> tuple[EngineFile | None, Spoken | None]:
+    """What `_spoken` gives, once the raw flags are checked too: what is wrong in both, at once."""
+    problems: list[UniscaleError] = []
+    # Python's engines have argparse read their flags.
+    python = engine.launch.argv[:1] == ("python",)
+    try:
+        flags.check(request.raw, engine.launch.flags, engine=engine.backend, abbreviates=python)
+    except UniscaleError as error:
+        problems += error.findings()
+    made: tuple[EngineFile | None, Spoken | None] = (None, None)
+    try:
+        made = _spoken(request, engine, always)
+    except UniscaleError as error:
+        problems += error.findings()
+    raise_all(problems)
+    return made
 
 
 def _spoken(
