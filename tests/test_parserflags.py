@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,30 @@ def test_source_that_is_none_leaves_flags_unknown(tree: Path) -> None:
     (tree / "engine" / "extra.py").write_text("def more(:", encoding="utf-8")
     launch, note = record_flags(tree, _launch("engine.args:Command.fill"))
     assert "flags" not in launch["serve"] and "flags unknown" in note
+
+
+ASKED = """\
+#include <stdio.h>
+int chip(void);
+int main(void) { return chip() + puts("--model PATH  the model") < 0; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
+def test_a_program_is_asked_with_the_libraries_that_it_was_linked_with(tmp_path: Path) -> None:
+    sdk = tmp_path / "sdk"
+    sdk.mkdir()
+    (tmp_path / "chip.c").write_text("int chip(void) { return 0; }\n")
+    (tmp_path / "asked.c").write_text(ASKED)
+    library, program = sdk / "libchip.so.1", tmp_path / "asked"
+    for words in (["-shared", "-fPIC", "-Wl,-soname,libchip.so.1", "-o", library, "chip.c"],
+                  ["-o", program, "asked.c", library]):  # fmt: skip
+        subprocess.run(["cc", *map(str, words)], cwd=tmp_path, check=True)
+    launch = {"serve": {"argv": ["asked"], "help": ["--help"]}}
+    told, note = record_flags(tmp_path, launch, [tmp_path / "none", sdk])
+    assert told["serve"]["flags"] == ["--model"] and not note
+    told, note = record_flags(tmp_path, launch)
+    assert "flags" not in told["serve"] and "libchip.so.1" in note
 
 
 def _launch(entry: str) -> dict[str, Any]:

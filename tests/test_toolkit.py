@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from uniscale_build.build.toolchain import Toolchain
-from uniscale_build.build.toolkit import Added, lay_out, needed
+from uniscale_build.build.toolkit import Added, lay_out, library_folders, needed
 from uniscale_build.errors import UniscaleError
 from uniscale_build.manifests.devices import Device
 from uniscale_build.manifests.load import load_manifests
@@ -119,6 +119,15 @@ def test_a_kit_is_for_an_sdk_that_lacks_it(store: Store, tmp_path: Path) -> None
     assert needed(kits, device, found(tmp_path)) == ()
     assert lay_out(store, (), tmp_path / "none", Silent(), offline=True) == Added()
     assert not (tmp_path / "none").exists()
+
+
+def test_what_was_linked_is_found_in_kits_and_the_sdk(tmp_path: Path) -> None:
+    devices = load_manifests([ROOT / "manifests"]).devices
+    toolchain = Toolchain((), "x86_64", "glibc", {}, environment={"CUDA_HOME": "/opt/cuda"})
+    kits, build = tmp_path / "toolkit", tmp_path / "build"
+    assert library_folders(devices["cpu"], toolchain, kits, build) == (kits / "lib", build)
+    found = library_folders(devices["nvidia"], toolchain, kits, build)
+    assert found[2:] == (Path("/opt/cuda/lib64"), Path("/opt/cuda/lib"))
 
 
 def test_cublas_is_pinned_for_compilers_alone() -> None:

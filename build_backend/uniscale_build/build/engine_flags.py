@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ _FLAG = re.compile(r"(?<![\w-])(--?[A-Za-z][\w.-]*)")
 _TIMEOUT = 180.0  # seconds; a Python engine imports for a while before it prints its help
 
 
-def record_flags(prefix: Path, launch: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def record_flags(
+    prefix: Path, launch: Mapping[str, Any], libraries: Sequence[Path] = ()
+) -> tuple[dict[str, Any], str]:
     """``launch`` with ``serve.flags`` added, and a note when the engine could not be asked here.
 
     ``serve.help`` are the arguments that make the engine print its flags, ``serve.parser`` is the
-    function that fills a Python engine's parser, whose source is read instead. An engine that needs
-    its chip to start gives no list, nor does one without that function; its flags go unchecked.
+    function that fills a Python engine's parser, whose source is read instead. ``libraries`` are
+    folders where a program finds the vendor's libraries, which this machine need not have
+    installed. An engine that needs its chip to start gives no list, nor does one without that
+    function; its flags go unchecked.
     """
     serve = dict(launch.get("serve", {}))
     argv = list(serve.get("argv", ()))
@@ -35,7 +39,13 @@ def record_flags(prefix: Path, launch: Mapping[str, Any]) -> tuple[dict[str, Any
     program = prefix / argv[0]
     command = [str(program), *argv[1:]] if program.is_file() else [sys.executable, *argv]
     path = os.pathsep.join([str(prefix), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    env = {"PYTHONPATH": path, "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
+    found = [*(os.environ.get("LD_LIBRARY_PATH") or "").split(os.pathsep), *map(str, libraries)]
+    env = {
+        "PYTHONPATH": path,
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, found)),
+        "COLUMNS": "200",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     try:
         ran = subprocess.run(
             [*command, *ask], capture_output=True, text=True, errors="replace", check=False,

@@ -210,7 +210,7 @@ def _make_payload(
                 install, prefix, allowed_external=frozenset(item.recipe.allowed_external)
             )
             _require_programs(item, prefix)
-            _describe(context, plan, item, toolchain, prefix, made)
+            _describe(context, plan, item, toolchain, prefix, made, work)
 
         context.store.put_folder(context.store.payloads / key, fill)
         shutil.rmtree(install, ignore_errors=True)
@@ -280,6 +280,7 @@ def _describe(
     toolchain: Toolchain,
     prefix: Path,
     made: Assembled,
+    work: Path,
 ) -> None:
     """Write payload.json and the payload's own dist-info into the prefix."""
     from uniscale_build.build.distinfo import write_dist_info
@@ -287,7 +288,8 @@ def _describe(
     from uniscale_build.build.recipes import pep517
     from uniscale_build.build.tags import wheel_tag
 
-    launch, note = record_flags(prefix, item.backend.launch)
+    libraries = toolkit.library_folders(item.device, toolchain, work / "toolkit", work / "build")
+    launch, note = record_flags(prefix, item.backend.launch, libraries)
     if note:
         context.reporter.note(note)
     python = item.recipe.kind == "pep517"

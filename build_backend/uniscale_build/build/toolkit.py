@@ -37,6 +37,16 @@ def needed(kits: Sequence[Kit], device: Device, toolchain: Toolchain) -> tuple[K
     return tuple(kit for kit in kits if not (folder and Path(folder, kit.unless).exists()))
 
 
+def library_folders(
+    device: Device, toolchain: Toolchain, root: Path, build: Path
+) -> tuple[Path, ...]:
+    """Where the libraries are that a build was linked with: kits, stubs of drivers, the SDK."""
+    roots = device.sdk.roots if device.sdk else ()
+    homes = [Path(toolchain.environment[one.variable]) for one in roots
+             if toolchain.environment.get(one.variable)]  # fmt: skip
+    return (root / "lib", build, *(home / name for home in homes for name in ("lib64", "lib")))
+
+
 def lay_out(
     store: Store, kits: Sequence[Kit], root: Path, reporter: Reporter, *, offline: bool
 ) -> Added:
