@@ -256,3 +256,16 @@ def test_installed_payloads_are_found_on_sys_path(bench: Bench, model: Path) -> 
     assert str(prefix) in bench.run("serve", model, "--dry-run").ok().out
     bench.environ["UNISCALE_PAYLOADS"] = str(bench.root / "elsewhere")
     assert str(prefix) not in bench.run("serve", model, "--dry-run").ok().out.split("\n")[-2]
+
+
+def test_an_engine_whose_chip_is_not_here_starts_with_a_warning(bench: Bench, model: Path) -> None:
+    node = bench.root / "chip0"
+    facts = {"visible": None, "set": {}, "nodes": [f"{bench.root}/chip[0-9]*"]}
+    prefix = lay_payload(bench.payloads, record(device="nvidia", device_environment=facts))
+    (prefix / "bin" / "engine").unlink()  # told after the warnings
+    said = f"no nvidia chip is in this machine (looked for {bench.root}/chip[0-9]*)"
+    assert f"warning: {said}: llama.cpp will not start, or" in bench.run("serve", model).err
+    assert said not in bench.run("serve", model, "--dry-run").ok().err
+    node.touch()
+    result = bench.run("serve", model)
+    assert result.code and said not in result.err

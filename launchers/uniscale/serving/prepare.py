@@ -115,7 +115,11 @@ def prepare(request: Request, *, task: str, host: str, port: int) -> Prepared:
         spoken=words,
     )
     added = {**request.environment, **_visible(request, engine), **command.environment}
-    command = changed(command, environment=added, warnings=spoken.warnings if spoken else ())
+    warnings = spoken.warnings if spoken else ()
+    if engine.payload is not None and request.must_exist:
+        lacking = payloads.without_chip(engine.payload)
+        warnings = (*warnings, lacking) if lacking else warnings
+    command = changed(command, environment=added, warnings=warnings)
     if described is not None and described.variable is not None and spoken is not None:
         command = _documented(command, described, spoken, str(arguments["served_model_name"]))
     return Prepared(model, engine, command)

@@ -214,6 +214,20 @@ def _present(payload: Payload) -> bool:
     return any(glob.glob(pattern) for pattern in payload.nodes)
 
 
+def without_chip(payload: Payload) -> str:
+    """What is to be said where nothing of the payload's device is in this machine; else ``""``.
+
+    Engines differ: some do not start without their chip, llama.cpp falls back to the processor.
+    """
+    if not payload.nodes or _present(payload):
+        return ""
+    looked = ", ".join(payload.nodes)
+    return (
+        f"no {payload.device} chip is in this machine (looked for {looked}): {payload.backend} "
+        "will not start, or use the processor; uniscale doctor tells more"
+    )
+
+
 def preferred(payloads: list[Payload]) -> list[Payload]:
     """Those whose device is in this machine; else those for the processor; else all."""
     if len(payloads) == 1:
