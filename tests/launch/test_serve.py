@@ -260,7 +260,7 @@ def test_installed_payloads_are_found_on_sys_path(bench: Bench, model: Path) -> 
 
 def test_an_engine_whose_chip_is_not_here_starts_with_a_warning(bench: Bench, model: Path) -> None:
     node = bench.root / "chip0"
-    facts = {"visible": None, "set": {}, "nodes": [f"{bench.root}/chip[0-9]*"]}
+    facts: dict[str, Any] = {"visible": None, "set": {}, "nodes": [f"{bench.root}/chip[0-9]*"]}
     prefix = lay_payload(bench.payloads, record(device="nvidia", device_environment=facts))
     (prefix / "bin" / "engine").unlink()  # told after the warnings
     said = f"no nvidia chip is in this machine (looked for {bench.root}/chip[0-9]*)"
