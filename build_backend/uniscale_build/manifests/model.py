@@ -7,13 +7,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from uniscale_build.errors import SettingsError, did_you_mean
 from uniscale_build.ids import slug
 from uniscale_build.manifests.devices import Device as Device
+from uniscale_build.manifests.hints import way_in, which_device
 
 TASKS = ("train", "serve", "infer")
 TASK_ALIASES = {"inference": "infer", "post_train": "train", "pre_train": "train"}
@@ -270,7 +271,8 @@ class Manifests:
 
     def backend(self, word: str) -> Backend:
         """The backend called ``word`` (any spelling or alias)."""
-        return self.backends[_canonical(word, self.backends, "backend")]
+        name = _canonical(word, self.backends, "backend", lambda names: did_you_mean(word, names))
+        return self.backends[name]
 
     def device(self, word: str) -> Device:
         """The device called ``word`` (any spelling or alias)."""
@@ -286,7 +288,9 @@ class Manifests:
             raise SettingsError(
                 f"{backend.name} has no adaptation for {device.name}",
                 where=f"manifests/adaptations/{device.name}/{backend.name}.yaml",
-                hint=runs,
+                hint=f"{way_in(backend, device)}\n"
+                f"who could: {device.contact or device.vendor}; docs/new-device.md shows how\n"
+                f"{runs}",
                 slug="no-adaptation",
             )
         if not found.ready:
@@ -303,10 +307,17 @@ class Manifests:
 
 def device_named(word: str, devices: Mapping[str, Device]) -> Device:
     """The device of ``devices`` called ``word`` (any spelling or alias); `SettingsError`."""
-    return devices[_canonical(word, devices, "device")]
+    return devices[
+        _canonical(word, devices, "device", lambda names: which_device(word, devices, names))
+    ]
 
 
-def _canonical(word: str, known: Mapping[str, Backend] | Mapping[str, Device], what: str) -> str:
+def _canonical(
+    word: str,
+    known: Mapping[str, Backend] | Mapping[str, Device],
+    what: str,
+    hint: Callable[[Mapping[str, str]], str],
+) -> str:
     spellings = {
         spelling: item.name for item in known.values() for spelling in (item.name, *item.aliases)
     }
@@ -315,7 +326,7 @@ def _canonical(word: str, known: Mapping[str, Backend] | Mapping[str, Device], w
         raise SettingsError(
             f'there is no {what} "{word}"',
             where=f"manifests/{what}s",
-            hint=did_you_mean(word, spellings),
+            hint=hint(spellings),
             slug=f"unknown-{what}",
         )
     return by_slug[slug(word)]

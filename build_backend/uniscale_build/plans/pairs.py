@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from uniscale_build.errors import UniscaleError
 from uniscale_build.manifests.devices import Device
+from uniscale_build.manifests.hints import way_in
 from uniscale_build.manifests.model import Backend
 from uniscale_build.manifests.sdk import unfit_sdk, where_expected
 from uniscale_build.plans.plan import BackendPlan, make_plan
@@ -61,7 +62,7 @@ def _pair(project: Project, backend: Backend, device: Device, absent: list[Unisc
     found = project.manifests.adaptations.get((backend.name, device.name))
     if found is None:
         where = f"manifests/adaptations/{device.name}/{backend.name}.yaml"
-        return Pair(backend.name, device.name, "not-adapted", "", _way_in(backend, device),
+        return Pair(backend.name, device.name, "not-adapted", "", way_in(backend, device),
                     device.contact or device.vendor, where)  # fmt: skip
     if not found.ready:
         return Pair(backend.name, device.name, "needs-layers", found.pin,
@@ -85,19 +86,3 @@ def _planned(plan: BackendPlan, absent: list[UniscaleError]) -> Pair:
     told = "; ".join(f"{state} {text}" for state, text in found.verified.items())
     return Pair(plan.backend.name, device.name, "buildable", found.pin, told, found.contact,
                 found.where)  # fmt: skip
-
-
-def _way_in(backend: Backend, device: Device) -> str:
-    """What is known of how the backend could come to the device."""
-    if device.parts:
-        return f"its parts are {' and '.join(device.parts)}"
-    if backend.name == "vllm" and device.vllm.route != "none":
-        package = f" ({device.vllm.package})" if device.vllm.package else ""
-        return f"vLLM comes to it by: {device.vllm.route}{package}"
-    if backend.recipe.family == "ggml":
-        if device.llama_cpp:
-            return f"upstream's CMake has {device.llama_cpp} for it"
-        return "upstream has no backend for it"
-    if backend.name == "FlagCX" and device.collective.flagcx:
-        return f"upstream's Makefile has {device.collective.flagcx} for it"
-    return "nothing is known here; uniscale-build unpatch is where an adaptation begins"
