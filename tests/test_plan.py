@@ -62,7 +62,7 @@ def test_a_pair_without_adaptation_says_which_devices_there_are(native: Native) 
     with pytest.raises(SettingsError) as caught:
         plan(native.root, backend="mini", device="acme-x1")
     assert caught.value.slug == "no-adaptation"
-    assert caught.value.hint.splitlines() == [
+    assert str(caught.value.hint).splitlines() == [
         "nothing is known here; uniscale-build unpatch is where an adaptation begins",
         "who could: any; docs/new-device.md shows how",
         "mini runs on: cpu",
@@ -73,7 +73,8 @@ def test_a_backend_whose_source_is_not_pinned_says_why() -> None:
     for word, reason in (("flag_gems", "wheels of it and no source"), ("FlagCX", "USE_MUSA")):
         with pytest.raises(SettingsError) as caught:
             plan(ROOT, backend=word, device="musa")
-        assert reason in caught.value.hint and "its source is not pinned" in caught.value.hint
+        assert reason in str(caught.value.hint)
+        assert "its source is not pinned" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_a_backend_whose_source_is_not_pinned_says_why() -> None:
 def test_a_name_that_is_no_alias_says_whose_it_could_be(word: str, meant: str) -> None:
     with pytest.raises(SettingsError) as caught:
         plan(ROOT, backend="vllm", device=word)
-    assert caught.value.slug == "unknown-device" and meant in caught.value.hint
+    assert caught.value.slug == "unknown-device" and meant in str(caught.value.hint)
 
 
 def test_a_task_that_the_pair_is_not_for(native: Native) -> None:

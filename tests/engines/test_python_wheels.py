@@ -12,13 +12,15 @@ from .conftest import Install, build_wheel
 
 pytestmark = [pytest.mark.engine, pytest.mark.sources]
 
-# verl asks for Ray and transformers too, minutes of packages: `uniscale test verl --quick` by hand.
-BACKENDS = ("DeepSpeed", "LeRobot", "Megatron-Energon")
+BACKENDS = ("DeepSpeed", "LeRobot", "Megatron-Energon", "verl")
 # Of what they require, what importing them asks for; torch is there.
 PACKAGES = (
     "braceexpand", "click", "einops", "filetype", "hjson", "mfusepy", "msgpack",
     "multi-storage-client", "ninja", "numpy", "packaging", "pillow", "psutil", "py-cpuinfo",
     "pydantic", "rapidyaml", "s3fs", "tqdm", "webdataset",
+    # verl's: half a minute of packages more.
+    "hydra-core", "ray>=2.41.0", "tensordict!=0.9.0,<=0.10.0,>=0.8.0",
+    "transformers!=5.6.0,<5.11,>=5.5.3",
 )  # fmt: skip
 
 
