@@ -58,6 +58,7 @@ def test_a_wheel_is_what_it_says_and_comes_out_again(native: Native, split: Path
     assert {state for state, _ in checks.values()} == {"passed"}
     assert list(checks) == [
         "files", "record of uniscale-mini-cpu", "payload files", "SBOM", "provenance",
+        "requirements",
         "tree of uniscale-mini-cpu", "rebuild",
     ]  # fmt: skip
     assert "the same wheel came out" in checks["rebuild"][1]
@@ -162,13 +163,21 @@ def _tree(files: dict[str, bytes]) -> None:
     edit(files, "payload.json", lambda told: told.update(patched_tree="0" * 40))
 
 
+def _requires(files: dict[str, bytes]) -> None:
+    (name,) = (one for one in files if one.endswith("/METADATA") and one.count("/") == 1)
+    files[name] = files[name].replace(
+        b"Requires-Dist: ", b"Requires-Dist: evil\nRequires-Dist: ", 1
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "failing"),
     [
+        (_requires, {"requirements"}),
         (_record, {"payload files", "provenance", "SBOM"}),
         (_program, {"payload files"}),
         (_sbom, {"SBOM"}),
-        (_builder, {"provenance"}),
+        (_builder, {"provenance"}),  # nor can the requirements be compared
         (_subject, {"provenance"}),
         (_tree, {"record of uniscale-mini-cpu", "payload files", "SBOM"}),
         (lambda files: files.pop(next(n for n in files if n.endswith("cdx.json"))), {"SBOM"}),
@@ -180,7 +189,7 @@ def test_who_changes_a_wheel_with_its_record_is_found_out(
     subject, checks = trust.of_wheel(forged(split, tmp_path, change))
     assert subject is not None
     checks += [trust.check_payloads(subject), trust.check_sbom(subject)]
-    checks += [trust.check_provenance(subject)]
+    checks += [trust.check_provenance(subject), trust.check_requirements(subject)]
     assert {one.name for one in checks if one.state == "failed"} == failing
 
 

@@ -201,11 +201,18 @@ def check_sbom(subject: Subject) -> Check:
         if (slug(root["name"]), root["version"]) != (slug(subject.name), subject.version):
             faults.append(f"it is of {root['name']} {root['version']}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return Check("SBOM", "failed", f"it cannot be read: {error!r}")
+        return Check("SBOM", "failed", f"it cannot be read: {_reason(error)}")
     if faults:
         return Check("SBOM", "failed", "; ".join(faults))
     return Check("SBOM", "passed", f"it lists {counted(len(wanted['components']), 'payload')} as "
                  "recorded")  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    """Why a document is not what it should be."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return str(error) if isinstance(error, ValueError) else "its parts are not of the right kinds"
 
 
 def _payload_faults(told: list[Mapping[str, Any]], wanted: list[Mapping[str, Any]]) -> list[str]:
@@ -234,12 +241,39 @@ def check_provenance(subject: Subject) -> Check:
         told = json.loads(raw)
         faults = list(_statement_faults(told, subject))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return Check("provenance", "failed", f"it cannot be read: {error!r}")
+        return Check("provenance", "failed", f"it cannot be read: {_reason(error)}")
     if faults:
         return Check("provenance", "failed", "; ".join(faults))
     builder = told["predicate"]["runDetails"]["builder"]["id"]
     return Check("provenance", "passed", f"it names these payloads, pins, layers and tools; "
                  f"builder {builder}, unsigned")  # fmt: skip
+
+
+def check_requirements(subject: Subject) -> Check:
+    """A backend's wheel requires our launchers and what its plan says, and nothing else."""
+    from email.parser import HeaderParser
+
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        told = json.loads(subject.documents[PROVENANCE])
+        plan = told["predicate"]["buildDefinition"]["internalParameters"]["plan"]
+        planned = [str(text) for one in plan["backends"] for text in one["requirements"]]
+        wanted = {str(Requirement(text)) for text in planned}
+        about = HeaderParser().parsestr(subject.documents["METADATA"].decode("utf-8"))
+        found = [Requirement(text) for text in about.get_all("Requires-Dist", [])]
+    except KeyError as error:
+        return Check("requirements", "unchecked", f"{error} is not in its dist-info or provenance")
+    except (ValueError, TypeError, AttributeError, InvalidRequirement) as error:
+        return Check("requirements", "failed", f"they cannot be read: {_reason(error)}")
+    theirs = {str(one) for one in found if slug(one.name) != "uniscale"}
+    faults = [f"{text} is required, and not by the plan" for text in sorted(theirs - wanted)]
+    faults += [f"{text} is not required, and the plan says so" for text in sorted(wanted - theirs)]
+    if faults:
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        return Check("requirements", "failed", "; ".join(faults[:_SHOWN]) + more)
+    return Check("requirements", "passed", f"{counted(len(theirs), 'package')} besides uniscale, "
+                 "as planned")  # fmt: skip
 
 
 def _statement_faults(told: Mapping[str, Any], subject: Subject) -> Iterable[str]:

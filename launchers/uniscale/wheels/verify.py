@@ -87,6 +87,7 @@ def _brought(payload: Payload) -> importlib.metadata.Distribution:
 
 def _further(subject: Subject, *, rebuild: bool, offline: bool) -> Iterable[Check]:
     from uniscale_build.cli.live import reporter
+    from uniscale_build.ids import slug
     from uniscale_build.wheels import trust
     from uniscale_build.wheels.rebuild import check_rebuild, check_trees
 
@@ -94,6 +95,8 @@ def _further(subject: Subject, *, rebuild: bool, offline: bool) -> Iterable[Chec
         yield trust.check_payloads(subject)
     yield trust.check_sbom(subject)
     yield trust.check_provenance(subject)
+    if subject.infos and slug(subject.name) != "uniscale":  # a bundle has the launchers' own too
+        yield trust.check_requirements(subject)
     with reporter() as live:
         yield from check_trees(subject, live, offline=offline)
         if rebuild:
