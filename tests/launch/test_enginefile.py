@@ -83,6 +83,16 @@ def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, t
     assert all("x.yaml" in (one.where or "") for one in caught.value.findings())
 
 
+def test_a_file_without_a_name_lacks_that_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.yaml").write_text("title: X")
+    monkeypatch.setenv(enginefile.VARIABLE, str(tmp_path))
+    with pytest.raises(UniscaleError) as caught:
+        enginefile.find("x")
+    assert [one.what for one in caught.value.findings()] == ['"engine" is missing']
+
+
 def test_a_folder_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(enginefile.VARIABLE, "/no/such/folder")
     with pytest.raises(SettingsError):
@@ -121,7 +131,8 @@ def test_engines_that_are_resolved_without_being_here(bench: Bench) -> None:
     assert document["ServerConfig"]["port"] == 8080
     assert document["ServerConfig"]["httpsEnabled"] is False
     result = bench.run("serve", "Qwen/Qwen3-8B", "--backend", "trtllm")
-    assert "trtllm-serve" in result.refused("no-program")
+    told = result.refused("no-program")
+    assert "not on PATH: trtllm-serve" in told and "payload" not in told
 
 
 def test_a_place_that_a_document_does_not_have(bench: Bench) -> None:

@@ -37,7 +37,7 @@ def read(path: str) -> EngineFile:
 
 def _engine(fields: Fields, path: Path) -> EngineFile:
     name = fields.text("engine")
-    if slug(name) != slug(path.stem):
+    if name and slug(name) != slug(path.stem):
         fields.fail(fields.value, f"{path.name} describes {name!r}", f"name it {name}.yaml")
     document = fields.fields("document")
     words = fields.get("arguments") or Value({}, str(path), 1)

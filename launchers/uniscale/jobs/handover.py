@@ -23,6 +23,9 @@ def check_program(command: Command) -> None:
         return
     if os.path.exists(program):
         what, hint = "may not be executed", f"chmod +x {program}"
+    elif "/" not in program:
+        what = "is not on PATH"
+        hint = "install the engine, or give its program's path in serve.argv of an engine file"
     else:
         what, hint = "is missing", "install the payload's wheel again"
     raise LaunchError(
