@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,20 @@ __version__ = "stand-in"
 def enable(unused=()):
     with open(os.environ["FLAGGEMS_SEEN"], "a") as out:
         out.write(f"{os.getpid()} {sorted(unused)}\\n")
+"""
+
+# As on a processor with AMX: PyTorch says that it has everything.
+WITH_AMX = """\
+import torch
+for one in ("amx_tile", "amx_fp16", "avx512_bf16"):
+    setattr(torch.cpu, f"_is_{one}_supported", lambda: True)
+from vllm.platforms import current_platform
+current_platform.import_kernels()
+x, weight = torch.randn(4, 64), torch.ones(64)
+out = torch.empty_like(x)
+torch.ops._C.rms_norm(out, x, weight, 1e-6)
+torch.testing.assert_close(out, torch.nn.functional.rms_norm(x, (64,), weight, 1e-6))
+print(torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported())
 """
 
 
@@ -47,6 +63,20 @@ def test_flaggems_is_switched_on_in_the_worker(install: Install, tmp_path: Path)
     ask(engine, "Who are you?", USE_FLAGGEMS="1", FLAGGEMS_UNUSED="index, copy_", **env)
     (line,) = seen.read_text().splitlines()  # one worker
     assert line.endswith("['copy_', 'index']")
+
+
+def test_kernels_compiled_without_amx_serve_a_processor_that_has_it(
+    install: Install, tmp_path: Path
+) -> None:
+    """The module for AMX taken out, as ``VLLM_CPU_ISA=avx512,avx2`` leaves it out."""
+    engine = install("vllm")
+    shutil.copytree(engine.prefix / "vllm", tmp_path / "vllm", copy_function=os.symlink)
+    for entry in engine.prefix.iterdir():
+        if entry.name != "vllm":
+            (tmp_path / entry.name).symlink_to(entry)
+    (tmp_path / "vllm" / "_C.abi3.so").unlink()
+    told = engine.ok("python", "-c", WITH_AMX, PYTHONPATH=str(tmp_path))
+    assert told.splitlines()[-1] == "False False"
 
 
 def test_the_recorded_flags_are_its_parsers(install: Install) -> None:
