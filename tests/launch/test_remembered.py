@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,16 @@ def test_what_others_have_a_say_in_is_not_kept(
     nodes = f"{{experiment: {{nodes: {tmp_path / 'hosts'}}}, serve: {{model: demo}}}}"
     remembered.plan(lay(tmp_path, nodes), ())
     assert remembered.plan(lay(tmp_path, "serve: {model: demo}"), ("serve.name=${oc.env:PORT}",))
+    assert not kept.exists()
+
+
+def test_a_pipe_is_read_once(kept: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=("serve: {model: demo}",))
+    writer.start()
+    assert remembered.plan(str(path), ()).models[0].model == "demo"
+    writer.join()
     assert not kept.exists()
 
 

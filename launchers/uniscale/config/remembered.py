@@ -31,6 +31,8 @@ _ELSEWHERE = ("defaults", "oc.env", "nodes", "hostfile", "model_id", "serve_id")
 
 def plan(path: str, settings: Sequence[str]) -> ServePlan:
     """The plan in the configuration at ``path``; raises what `servefile.read` raises."""
+    if not os.path.isfile(path):  # a pipe gives its text once
+        return _read(path, settings)
     try:
         with open(path, "rb") as stream:
             raw = stream.read(1 << 20)
@@ -67,7 +69,7 @@ def _known(place: str, key: dict[str, object]) -> ServePlan | None:
         with open(place, encoding="utf-8") as stream:
             kept = json.load(stream)
         return _plan(kept["plan"]) if kept["key"] == key else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # not there, or another version's: it is read anew
 
 
