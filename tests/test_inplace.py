@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from uniscale_build.git.db import GitDb
 from uniscale_build.inplace.unpatch import _verify
 from uniscale_build.store import Store
 
-from tests.conftest import Grow, MakeProject
+from tests.conftest import Grow, MakeProject, enter
 from tests.upstreams import UPSTREAM, Lab, Link, git, git_upstream, make_lab, snapshot
 
 
@@ -400,6 +401,63 @@ def test_lock_of_a_living_git_is_respected(lab: Lab) -> None:
         assert waiting.stdin is not None
         waiting.stdin.close()
         waiting.wait()
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no second file system here")
+def test_cache_on_another_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix='odd:"na me" ') as other:
+        assert os.stat(other).st_dev != os.stat(lab.root).st_dev
+        monkeypatch.setenv("UNISCALE_CACHE", other)
+        lab.remove_place()
+        lab.unpatch()
+        edit(lab, "first.py", "2\n")
+        lab.patch()
+        edit(lab, "first.py", "3\n")
+        lab.unpatch("--discard")
+        lab.unpatch("--check")
+    assert git("fsck", "--strict", cwd=lab.place()) == b""
+
+
+@pytest.mark.parametrize("command", ["unpatch", "patch"])
+def test_full_disk_of_the_project(lab: Lab, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(lab, "first.py", "2\n")
+    if command == "unpatch":
+        lab.patch()
+        lab.remove_place()
+    before = snapshot(lab.root)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("uniscale_build.inplace.unpatch._verify", full)
+    monkeypatch.setattr("uniscale_build.layers.layerfile._write", full)
+    ran = lab.run(command, "-b", "demo")
+    assert (ran.code, "error[disk-full]" in ran.err) == (9, True), ran
+    assert "UNISCALE_CACHE" not in ran.err, "the cache has nothing to do with it"
+    assert snapshot(lab.root) == before, "half-made things stay on a full disk"
+    monkeypatch.undo()
+    enter(monkeypatch, lab)
+    lab.ok(command, "-b", "demo")
+
+
+def test_damage_in_git_s_own_folder_is_told_with_a_way_out(lab: Lab) -> None:
+    edit(lab, "first.py", "2\n")
+    index = lab.place() / ".git/index"
+    index.write_bytes(b"")
+    ran = lab.run("patch", "-b", "demo")
+    assert (ran.code, f"rm {index}" in ran.err) == (9, True), ran
+    index.unlink()
+    lab.patch()
+    (lab.place() / ".git/uniscale.json").write_text("{")
+    ran = lab.run("patch", "-b", "demo")
+    assert (ran.code, "away and run unpatch again" in ran.err) == (9, True), ran
+
+
+def test_an_unfinished_am_is_called_so(lab: Lab) -> None:
+    (lab.place() / ".git/rebase-apply").mkdir()
+    (lab.place() / ".git/rebase-apply/applying").touch()
+    ran = lab.run("patch", "-b", "demo")
+    assert (ran.code, "git -C third_party/demo am --continue" in ran.err) == (10, True), ran
 
 
 def test_two_at_once(lab: Lab) -> None:

@@ -167,3 +167,15 @@ def test_changes_are_told_with_both_names(db: GitDb) -> None:
     assert [(c.status, c.old_path, c.path, c.overlay) for c in changes(db, base, result)] == [
         ("R", b"a", b"b", False), ("T", b"l", b"l", False),
     ]  # fmt: skip
+
+
+def test_more_paths_than_a_command_line_holds(db: GitDb, tmp_path: Path) -> None:
+    links = {f"links/{'l' * 180}{n}".encode(): ("120000", b"../x") for n in range(12_000)}
+    base = db.import_files([(b"x", "100644", b"1\n")])
+    result = db.import_files(
+        [(b"x", "100644", b"1\n"), *((path, mode, data) for path, (mode, data) in links.items())]
+    )
+    members = export(db, base, result)
+    assert len(members) == len(links)
+    assert {m.data.count(b"diff --git ") for m in members.values()} == {1}
+    assert export(db, result, base).keys() == members.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from uniscale_build.errors import ToolchainError, UniscaleError
 
@@ -47,14 +48,33 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         if verbose:
             raise
-        what = f"{os.strerror(error.errno or 0).lower()}" if error.errno else str(error)
-        tell(UniscaleError(what, where=str(error.filename or ""), slug="system"))
-        return UniscaleError.exit_code
-    except Exception as error:  # noqa: BLE001  (click's usage errors have no common base with Exit)
-        return _usage(error)
+        told = _of_system(error)
+        tell(told, as_json="--json" in argv)
+        return told.exit_code
+    except Exception as error:  # click's usage errors have no common base with Exit
+        return _usage(error, argv)
 
 
-def _usage(error: Exception) -> int:
+def _of_system(error: OSError) -> UniscaleError:
+    """What the system refused, as a disk that is full or read-only where it is one."""
+    from uniscale_build.store import disk_errors
+
+    try:
+        with disk_errors(Path(error.filename if isinstance(error.filename, str) else ".")):
+            raise error
+    except UniscaleError as told:
+        return told
+    except OSError:
+        what = os.strerror(error.errno).lower() if error.errno else str(error)
+    return UniscaleError(
+        what,
+        where=str(error.filename or "") or None,
+        hint="the same command with -v shows where in uniscale this happened",
+        slug="system",
+    )
+
+
+def _usage(error: Exception, argv: list[str]) -> int:
     from typer import Abort, Exit
 
     if isinstance(error, Exit):
@@ -63,9 +83,26 @@ def _usage(error: Exception) -> int:
         return 130
     show = getattr(error, "show", None)
     if show is None:
-        raise error
+        if "-v" in argv or "--verbose" in argv:
+            raise error
+        tell(_fault(error), as_json="--json" in argv)
+        return UniscaleError.exit_code
     show()
     return int(getattr(error, "exit_code", 2))
+
+
+def _fault(error: Exception) -> UniscaleError:
+    """What nobody foresaw, as a sentence too: where in uniscale it happened, and what to do."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "uniscale_build" in frame.filename] or list(frames)
+    return UniscaleError(
+        f"{type(error).__name__}: {error}",
+        where=f"{own[-1].filename}:{own[-1].lineno}" if own else None,
+        hint="this is a fault of uniscale: please report it with what -v shows",
+        slug="fault",
+    )
 
 
 def tell(error: UniscaleError, *, as_json: bool = False) -> None:

@@ -48,34 +48,51 @@ def digest(*parts: object) -> str:
 
 
 @contextlib.contextmanager
-def disk_errors(where: Path, elsewhere: str = "point UNISCALE_CACHE") -> Iterator[None]:
+def disk_errors(where: Path, elsewhere: str = "") -> Iterator[None]:
     """Turn what the file system refuses into a `StoreError` that says what to do.
 
-    ``elsewhere`` begins the cure: what to set to write on another disk.
+    ``elsewhere`` begins the cure: what to set to write on another disk. Without it, that is
+    UNISCALE_CACHE for what is in the cache, and nothing for the rest (a checkout is where it is).
     """
     try:
         yield
     except OSError as error:
         import errno
 
-        hints = {
-            errno.ENOSPC: f"free some space, or {elsewhere} at a larger disk; "
-            "what was complete is kept and the next run goes on from there",
-            errno.EDQUOT: f"the quota is used up: {elsewhere} elsewhere",
-            errno.EROFS: f"it is read-only: {elsewhere} at a folder that you may write",
-            errno.EACCES: f"{elsewhere} at a folder that you may write",
-            errno.EPERM: f"{elsewhere} at a folder that you may write",
-            errno.ENOTDIR: f"a file is where a folder must be: {elsewhere} at a folder",
-            errno.EEXIST: f"a file is where a folder must be: {elsewhere} at a folder",
-        }
-        if error.errno not in hints:
+        place = str(error.filename or where)
+        hint = _cures(elsewhere or _elsewhere(place)).get(error.errno or 0)
+        if hint is None:
             raise
         raise StoreError(
-            f"cannot write: {os.strerror(error.errno).lower()}",
-            where=str(error.filename or where),
-            hint=hints[error.errno],
+            f"cannot write: {os.strerror(error.errno or 0).lower()}",
+            where=place,
+            hint=hint,
             slug="disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "read-only",
         ) from error
+
+
+def _elsewhere(place: str) -> str:
+    top = str(cache_dir())
+    return "point UNISCALE_CACHE" if f"{place}/".startswith(f"{top}/") else ""
+
+
+def _cures(elsewhere: str) -> dict[int, str]:
+    import errno
+
+    def cure(text: str, more: str) -> str:
+        return f"{text}, or {elsewhere} {more}" if elsewhere else text
+
+    may = cure("it must be a folder that you may write", "at another one")
+    return {
+        errno.ENOSPC: cure("free some space", "at a larger disk")
+        + "; what was complete is kept and the next run goes on from there",
+        errno.EDQUOT: cure("the quota is used up: free some space", "elsewhere"),
+        errno.EROFS: f"it is read-only: {may}",
+        errno.EACCES: may,
+        errno.EPERM: may,
+        errno.ENOTDIR: cure("a file is where a folder must be: move it away", "at a folder"),
+        errno.EEXIST: cure("a file is where a folder must be: move it away", "at a folder"),
+    }
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -128,7 +145,9 @@ class Store:
         reporter = reporter if reporter is not None else Silent()
         self.prepare()
         path = self._locks / f"{name}.lock"
-        with disk_errors(path), path.open("a+") as handle:
+        with disk_errors(path):
+            handle = path.open("a+")
+        with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -138,8 +157,9 @@ class Store:
                 fcntl.flock(handle, fcntl.LOCK_EX)
             handle.seek(0)
             handle.truncate()
-            handle.write(f"process {os.getpid()}")
-            handle.flush()
+            with disk_errors(path):
+                handle.write(f"process {os.getpid()}")
+                handle.flush()
             try:
                 yield handle.fileno()
             finally:

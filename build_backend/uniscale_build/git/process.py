@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,15 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+# What git says when the file system refuses, whatever the command.
+_REFUSED = {
+    "No space left on device": errno.ENOSPC,
+    "Out of diskspace": errno.ENOSPC,
+    "Disk quota exceeded": errno.EDQUOT,
+    "Read-only file system": errno.EROFS,
+}
+
+
 def git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The process environment that every git call gets; ``extra`` wins.
 
@@ -64,6 +74,12 @@ def git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     )
     env.update(extra or {})
     return env
+
+
+def alternates(objects: Path) -> dict[str, str]:
+    """The variable by which git reads the objects in ``objects`` too; any path will do."""
+    text = os.fspath(objects).replace("\\", "\\\\").replace('"', '\\"')
+    return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{text}"'}
 
 
 @dataclass(frozen=True)
@@ -113,9 +129,12 @@ class Running:
         """What it said when it has ended; `GitFailed` when ``check`` and the exit code is not 0."""
         out, err = self._process.communicate()
         ran = Ran(self._process.returncode, out, err.decode("utf-8", "replace"))
-        if ran.code != 0 and "No space left on device" in ran.err:
+        refused = next((_REFUSED[words] for words in _REFUSED if words in ran.err), None)
+        if ran.code != 0 and refused is not None:
+            named = re.search(r"'(/[^'\n]+)'", ran.err)
+            where = named[1] if named is not None else str(self._cwd)
             with disk_errors(self._cwd):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._cwd))
+                raise OSError(refused, os.strerror(refused), where)
         if check and ran.code != 0:
             raise GitFailed(self._args, ran, str(self._cwd))
         return ran

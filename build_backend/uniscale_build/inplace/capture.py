@@ -50,7 +50,7 @@ from uniscale_build.layers.layerfile import (
 )
 from uniscale_build.layers.lint import lint_layer
 from uniscale_build.progress import Reporter
-from uniscale_build.store import Store
+from uniscale_build.store import Store, disk_errors
 
 
 @dataclass(frozen=True)
@@ -262,9 +262,11 @@ def _review(layer: Layer, written: Written) -> list[UniscaleError]:
 @contextlib.contextmanager
 def _staging(home: Path) -> Iterator[None]:
     """Whatever was prepared and not swapped in is removed."""
-    home.mkdir(parents=True, exist_ok=True)
+    with disk_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
     try:
-        yield
+        with disk_errors(home):
+            yield
     finally:
         swap.finish(home)
         with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from uniscale_build import swap
 from uniscale_build.errors import SettingsError
 from uniscale_build.git.db import GitDb, GitFailed
+from uniscale_build.git.process import alternates
 from uniscale_build.ids import check_name, inside
 from uniscale_build.inplace.tree import BRANCH, InTree, Level, State, stamp
 from uniscale_build.layers.layer import Layer, patched_tree
@@ -163,8 +164,10 @@ def transfer(db: GitDb, tree: InTree, wanted: Sequence[str], have: Sequence[str]
     if not new:
         return
     listed = "".join([*new, *(f"^{oid}\n" for oid in sorted(shared))])
+    # git writes a pack beside its own objects and renames it: the cache may be on another disk.
+    env = {"GIT_OBJECT_DIRECTORY": str(folder.parent), **alternates(db.path / "objects")}
     db.run("pack-objects", "--quiet", "--revs", "--non-empty", "--window=0", "--delta-base-offset",
-           "--threads=1", str(folder / "pack"), stdin=listed.encode())  # fmt: skip
+           "--threads=1", str(folder / "pack"), stdin=listed.encode(), env=env)  # fmt: skip
 
 
 def _link_pack(db: GitDb, oid: str, folder: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from uniscale_build.errors import LayerError, StoreError, UniscaleError
-from uniscale_build.git.db import Entry, GitDb, Ran, run_git
+from uniscale_build.git.db import Entry, GitDb, GitFailed, Ran, run_git
 from uniscale_build.git.user import excludes_file, user_setting
 from uniscale_build.inplace.diskfiles import hidden, lstat_inside
 from uniscale_build.layers.layerfile import GITLINK, SYMLINK, shown
@@ -122,7 +123,15 @@ class InTree:
     ) -> Ran:
         """Git with the work tree."""
         where = {"GIT_DIR": str(self.dir), "GIT_WORK_TREE": str(self.root), **(env or {})}
-        return run_git(args, cwd=self.root, stdin=stdin, env=where, check=check)
+        try:
+            return run_git(args, cwd=self.root, stdin=stdin, env=where, check=check)
+        except GitFailed as error:
+            place = shlex.quote(str(self.root))
+            error.hint = (
+                f"git cannot work there: git -C {place} status. A damaged index can be removed and "
+                f"is made anew: rm {shlex.quote(str(self.dir / 'index'))}"
+            )
+            raise
 
     # What uniscale remembers.
 
@@ -158,7 +167,13 @@ class InTree:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise StoreError(f"cannot be read: {error}", where=str(path), slug="state") from error
+            raise StoreError(
+                f"cannot be read: {error}",
+                where=str(path),
+                hint=f"move {self.root} away and run unpatch again: it is made anew, and what you "
+                "edited is in the folder that you moved",
+                slug="state",
+            ) from error
         return data if isinstance(data, dict) else None
 
     def _write(self, name: str, data: object) -> None:
@@ -251,7 +266,8 @@ class InTree:
             LayerError(
                 f"{shown(path)} has a conflict that is not resolved",
                 where=str(self.root),
-                hint=f"resolve it, then: git -C {self.root} add -- {shown(path)}",
+                hint=f"resolve it, then: git -C {shlex.quote(str(self.root))} add -- "
+                f"{shlex.quote(shown(path))}",
                 slug="unmerged",
             )
             for path in sorted(unmerged)

@@ -123,15 +123,21 @@ def _create(db: GitDb, stack: Stack, tree: InTree) -> int:
         tree.root.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{tree.root.name}.unpatch-"
         fresh = InTree(tree.store, Path(tempfile.mkdtemp(dir=tree.root.parent, prefix=prefix)))
-        fresh.root.chmod(0o777 & ~umask())
-        run_git(
-            ["init", "--quiet", "--template=", f"--initial-branch={BRANCH}", "."], cwd=fresh.root
-        )
-        put_commits(db, fresh, stack, take_head=True, index=False)
-        fresh.git("read-tree", "--reset", "-u", "HEAD")
-        wanted = db.list_tree(stack.top)
-        _verify(fresh.root, {path for path, entry in wanted.items() if entry.mode != GITLINK})
-        fresh.root.rename(tree.root)
+        try:
+            return _fill(db, stack, fresh, tree.root)
+        except BaseException:
+            shutil.rmtree(fresh.root, ignore_errors=True)  # on a full disk it would be in the way
+            raise
+
+
+def _fill(db: GitDb, stack: Stack, fresh: InTree, root: Path) -> int:
+    fresh.root.chmod(0o777 & ~umask())
+    run_git(["init", "--quiet", "--template=", f"--initial-branch={BRANCH}", "."], cwd=fresh.root)
+    put_commits(db, fresh, stack, take_head=True, index=False)
+    fresh.git("read-tree", "--reset", "-u", "HEAD")
+    wanted = db.list_tree(stack.top)
+    _verify(fresh.root, {path for path, entry in wanted.items() if entry.mode != GITLINK})
+    fresh.root.rename(root)
     return len(wanted)
 
 
@@ -310,6 +316,7 @@ def refuse_operations(tree: InTree) -> None:
                "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert"}  # fmt: skip
     for name, verb in running.items():
         if (tree.dir / name).exists():
+            verb = "am" if (tree.dir / name / "applying").exists() else verb
             place = shlex.quote(os.path.relpath(tree.root))
             raise UnsavedEditsError(
                 f"a git {verb} is not finished",

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ _PATCH = (
     "--diff-algorithm=myers", "--indent-heuristic", "--src-prefix=a/", "--dst-prefix=b/",
 )  # fmt: skip
 _RENAMES = ("-M", "-l0")
+_COMMAND_LINE = 64_000  # bytes; Linux takes 128 kB and more
 # Files that git itself reads wherever they lie: in an overlay they would act on our repository.
 READ_BY_GIT = (b".gitattributes", b".gitignore", b".gitmodules", b".mailmap")
 GITLINK = "160000"
@@ -161,8 +162,8 @@ def _patches(
 ) -> dict[bytes, Member]:
     if not wanted:
         return {}
-    args = [*_PATCH, *options, *trees, "--", *(os.fsdecode(path) for path in paths)]
-    parts = sections(db.run("--literal-pathspecs", *args).out)
+    args = ["--literal-pathspecs", *_PATCH, *options, *trees, "--"]
+    parts = [part for some in _command_lines(paths) for part in sections(db.run(*args, *some).out)]
     members, at = {}, 0
     for change in wanted:
         # git tells a change of type (file to link) as a deletion and a creation.
@@ -173,6 +174,19 @@ def _patches(
     if at != len(parts):
         raise StoreError(f"git gave {len(parts)} patches for {at} changes", slug="git")
     return members
+
+
+def _command_lines(paths: Sequence[bytes]) -> Iterator[list[str]]:
+    """The paths in their order, as many at a time as fit on a command line; once for none."""
+    some: list[str] = []
+    length = 0
+    for path in paths:
+        if length > _COMMAND_LINE:
+            yield some
+            some, length = [], 0
+        some.append(os.fsdecode(path))
+        length += len(path) + 1
+    yield some
 
 
 def changed_patches(db: GitDb, base: str, result: str) -> list[bytes]:

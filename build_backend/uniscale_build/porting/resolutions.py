@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from uniscale_build.git.db import Entry, GitDb, run_git
+from uniscale_build.git.process import alternates
 from uniscale_build.store import digest, write_atomic
 
 MARKERS = (b"<<<<<<< ", b">>>>>>> ")
@@ -140,7 +140,7 @@ class Resolutions:
         return {
             "GIT_DIR": str(tree.parent / "git"),
             "GIT_WORK_TREE": str(tree),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.fspath(self._db.path / "objects"),
+            **alternates(self._db.path / "objects"),
         }
 
     def _rerere(self, tree: Path, *args: str) -> None:

@@ -125,11 +125,15 @@ def _create(path: Path, data: bytes) -> None:
             raise SettingsError(
                 "its folder is not there", where=str(path), slug="no-folder"
             ) from error
-        with os.fdopen(handle, "wb") as out:
-            os.fchmod(out.fileno(), 0o600)
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
+        try:
+            with os.fdopen(handle, "wb") as out:
+                os.fchmod(out.fileno(), 0o600)
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+        except BaseException:
+            path.unlink()  # half a key opens nothing, and would be in the way
+            raise
 
 
 def outside_projects(path: Path) -> None:
