@@ -771,3 +771,30 @@ def test_upstream_helper_makes_what_it_says(tmp_path: Path) -> None:
     assert git("rev-parse", "HEAD", cwd=tmp_path / "u").decode().strip() == commit
     kinds = {name: value[0] for name, value in snapshot(tmp_path / "u").items()}
     assert kinds["latest"] == "link" and kinds["setup.py"] == "file"
+
+
+def test_a_mirror_rule_that_is_none_is_refused(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make_project()
+    shutil.rmtree(lab.store.root)
+    for rule in ("https://mirror.example.com/", "=https://mirror.example.com/"):
+        monkeypatch.setenv("UNISCALE_MIRRORS", rule)
+        ran = lab.run("unpatch", "-b", "demo")
+        assert (ran.code, "is not FROM=TO" in ran.err) == (2, True), ran
+
+
+def test_mirrors_are_asked_in_their_order(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make_project(kind="git")
+    manifest = lab.root / "manifests/backends/demo.yaml"
+    manifest.write_text(
+        manifest.read_text().replace(lab.upstream.as_uri(), "https://upstream.invalid/org/demo")
+    )
+    gone, there = (path.as_uri() for path in (lab.root / "gone", lab.upstream.parent))
+    rules = f"https://upstream.invalid/={gone}/ https://upstream.invalid/org/demo={there}/upstream"
+    monkeypatch.setenv("UNISCALE_MIRRORS", rules)
+    ran = lab.unpatch()
+    tried = [line.rsplit(" ", 1)[-1] for line in ran.err.splitlines() if "fetch: " in line]
+    assert tried == [f"{gone}/org/demo", f"{there}/upstream"], ran

@@ -51,7 +51,7 @@ def run(argv: list[str]) -> int:
         told = _of_system(error)
         tell(told, as_json="--json" in argv)
         return told.exit_code
-    except Exception as error:  # click's usage errors have no common base with Exit
+    except Exception as error:  # noqa: BLE001  (click's usage errors have no common base with Exit)
         return _usage(error, argv)
 
 

@@ -131,8 +131,8 @@ class Running:
         ran = Ran(self._process.returncode, out, err.decode("utf-8", "replace"))
         refused = next((_REFUSED[words] for words in _REFUSED if words in ran.err), None)
         if ran.code != 0 and refused is not None:
-            named = re.search(r"'(/[^'\n]+)'", ran.err)
-            where = named[1] if named is not None else str(self._cwd)
+            named = re.findall(r"'(/[^'\n]+)'", ran.err)  # "cannot copy 'from' to 'to'"
+            where = named[-1] if named else str(self._cwd)
             with disk_errors(self._cwd):
                 raise OSError(refused, os.strerror(refused), where)
         if check and ran.code != 0:

@@ -7,15 +7,20 @@ them is used.
 from __future__ import annotations
 
 import fnmatch
+import lzma
 import posixpath
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from uniscale_build.errors import SourceError
 
+# RuntimeError: a zip with a password; NotImplementedError: one that is packed in a rarer way.
+_UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError,
+               RuntimeError, NotImplementedError)  # fmt: skip
 # Generous: the largest upstream source distribution that we know unpacks to 0.5 GB.
 MAX_BYTES = 8 << 30
 MAX_MEMBERS = 500_000
@@ -61,7 +66,7 @@ def _raw(archive: Path) -> Iterator[tuple[str, str, bytes]]:
             yield from _zip(archive)
         else:
             yield from _tar(archive)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except _UNREADABLE as error:
         if isinstance(error, FileNotFoundError):
             raise SourceError("is not there", where=str(archive), slug="no-file") from error
         raise SourceError(
@@ -115,7 +120,7 @@ def _safe(name: str, archive: Path) -> str:
 
 def _check_link(path: str, target: str, archive: Path) -> None:
     reached = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-    if target.startswith("/") or reached.startswith(".."):
+    if target.startswith("/") or reached == ".." or reached.startswith("../"):
         raise SourceError(
             f"holds a link that leaves the tree: {path} -> {target}",
             where=str(archive),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from uniscale_build.errors import SourceError, UniscaleError, did_you_mean
+from uniscale_build.errors import SettingsError, SourceError, UniscaleError, did_you_mean
 from uniscale_build.git.db import GitDb
 from uniscale_build.ids import is_object_id, slug
 from uniscale_build.manifests.model import Backend, Origin, Pin
@@ -60,6 +60,8 @@ def obtain(
             try:
                 tree = _fetch(db, pin.commit, origin, reporter)
             except UniscaleError as error:
+                if error.slug in ("disk-full", "read-only"):
+                    raise  # no other origin helps against that
                 reasons.append(f"{origin.describe()}: {error.what}")
                 continue
             if tree == pin.tree:
@@ -88,7 +90,14 @@ def _mirrored(origin: Origin) -> Iterable[Origin]:
     """The origin behind each fitting rule of ``UNISCALE_MIRRORS`` (``FROM=TO``), then itself."""
     for rule in os.environ.get("UNISCALE_MIRRORS", "").split():
         old, _, new = rule.partition("=")
-        if new and origin.url.startswith(old):
+        if not old or not new:
+            raise SettingsError(
+                f"UNISCALE_MIRRORS has the rule {rule!r}, which is not FROM=TO",
+                hint="address prefixes, several rules separated by spaces: "
+                "https://example.org/=https://mirror.example.com/",
+                slug="bad-value",
+            )
+        if origin.url.startswith(old):
             yield Origin(**{**vars(origin), "url": new + origin.url[len(old) :]})
     yield origin
 
@@ -113,7 +122,8 @@ def import_origin(db: GitDb, origin: Origin, reporter: Reporter) -> str:
 
 def _from_git(db: GitDb, commit: str, origin: Origin) -> str:
     parts = urlsplit(origin.url)
-    proxied = any(os.environ.get(k) for k in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY"))
+    proxies = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+    proxied = any(os.environ.get(name) for name in proxies)
     if parts.scheme == "https" and parts.hostname and not proxied:
         # git waits minutes for a host that does not answer; ask first.
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import http.client
 import json
 import os
 import re
@@ -93,12 +94,13 @@ def project_files(project: str) -> list[IndexFile]:
             with open_url(url, {"Accept": _ACCEPT}) as response:
                 body, base = response.read(), response.geturl()
                 kind = response.headers.get_content_type()
-        except (urllib.error.URLError, OSError) as error:
+            found += _parse(body, base, kind)
+        except SourceError as error:
+            reasons.append(f"{without_secrets(url)}: {error.what}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
             reasons.append(f"{without_secrets(url)}: {getattr(error, 'reason', error)}")
-            continue
-        found += _parse(body, base, kind)
     if not found:
         raise SourceError(
             f"no package index gave the files of {project}",
@@ -111,11 +113,21 @@ def project_files(project: str) -> list[IndexFile]:
 
 def _parse(body: bytes, base: str, kind: str) -> list[IndexFile]:
     if kind.endswith("json"):
-        listed = json.loads(body)["files"]
-        return [
-            IndexFile(f["filename"], urljoin(base, f["url"]), f.get("hashes", {}).get("sha256", ""))
-            for f in listed
-        ]
+        try:
+            return [
+                IndexFile(
+                    str(file["filename"]),
+                    urljoin(base, str(file["url"])),
+                    str(file.get("hashes", {}).get("sha256", "")),
+                )
+                for file in json.loads(body)["files"]
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            page = body.lstrip()[:1] == b"<"
+            told = "a web page (is a login or a proxy in the way?)" if page else "something else"
+            raise SourceError(
+                f"gave {told} in place of a list of files", slug="bad-index"
+            ) from error
     links = _Links(base)
     links.feed(body.decode("utf-8", "replace"))
     return links.files
