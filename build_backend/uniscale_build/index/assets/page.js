@@ -27,7 +27,12 @@
   }
 
   // Versions: enough of PEP 440 to sort what an index holds.
+  const keys = new Map(); // an index has thousands of wheels, and few versions
   function versionKey(text) {
+    if (!keys.has(text)) keys.set(text, parsed(text));
+    return keys.get(text);
+  }
+  function parsed(text) {
     const [, epoch, release, pre, post, dev, local] = text.match(
       /^(?:(\d+)!)?([\d.]+)((?:a|b|rc)\d+)?(?:\.post(\d+))?(?:\.dev(\d+))?(?:\+(.*))?$/) || [];
     if (release === undefined) return [[0], [], text];
@@ -270,15 +275,19 @@
     facts(offer);
   }
 
+  const newestOf = new Map();
+  for (const offer of offers) {
+    const key = `${offer.device[0]}\n${offer.backend[0]}`;
+    const known = newestOf.get(key);
+    if (offer.wheel.yanked === null && (!known || better(offer, known) < 0)) newestOf.set(key, offer);
+  }
   function table() {
     const head = make("tr", {}, make("th", { scope: "col" }, t("device")),
       ...values.backend.map((name) => make("th", { scope: "col" }, name)));
     const rows = values.device.map((device) => make("tr", {},
       make("th", { scope: "row" }, deviceWord(device), make("small", {}, device)),
       ...values.backend.map((backend) => {
-        const newest = offers.filter((offer) => offer.device[0] === device &&
-          offer.backend[0] === backend && offer.wheel.yanked === null)
-          .sort(better)[0];
+        const newest = newestOf.get(`${device}\n${backend}`);
         if (!newest) return make("td", {}, t("noVersion"));
         const here = choice.backend === backend && choice.device === device;
         return make("td", {}, make("button", { type: "button", "data-backend": backend,
