@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -62,6 +63,23 @@ def test_a_wheel_is_what_it_says_and_comes_out_again(native: Native, split: Path
         "tree of uniscale-mini-cpu", "rebuild",
     ]  # fmt: skip
     assert "the same wheel came out" in checks["rebuild"][1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_rebuild_that_is_told_to_end_leaves_nothing(
+    number: int, native: Native, split: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "uniscale", "verify", str(split), "--rebuild", "--offline"]
+    env = {**native.env, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, env=env, cwd=native.root, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        assert process.stderr is not None
+        assert any("configure" in line for line in process.stderr)
+        assert list(tmp_path.glob("uniscale-verify-*"))
+        process.send_signal(number)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bundle_and_the_plain_wheel(native: Native, bundle: Path) -> None:

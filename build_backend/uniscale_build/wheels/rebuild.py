@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uniscale_build.ending import interrupted_by_signals
 from uniscale_build.errors import UniscaleError
 from uniscale_build.ids import slug
 from uniscale_build.members import PROVENANCE
@@ -115,7 +116,11 @@ def _rebuild(subject: Subject, reporter: Reporter, offline: bool) -> Check:
     if differing:
         return Check("rebuild", "failed", f"this project plans another wheel: {differing}",
                      "check out the version that it was built from")  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="uniscale-verify-") as folder, _dated(started):
+    with (
+        interrupted_by_signals(),  # what is told to end leaves neither compilers nor this folder
+        tempfile.TemporaryDirectory(prefix="uniscale-verify-") as folder,
+        _dated(started),
+    ):
         context = Context(project, _fresh(Path(folder), Store()), reporter)
         out = Path(folder, "out")
         if slug(subject.name) == NAME:
