@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from uniscale.config import config, plans, servefile, spec
+from uniscale.serving import asked
 from uniscale_build.errors import UniscaleError
 
 from .helpers import Bench, lay_payload
@@ -293,6 +294,18 @@ def test_odd_texts_arrive_as_they_are(tmp_path: Path) -> None:
     (model,) = servefile.read(write(tmp_path, "c.yaml", json.dumps(told))).models
     assert {model.model, model.name, *model.raw, model.environment["A"]} == {ODD}
     assert model.arguments == {"a": ODD, "b": {ODD: [ODD]}}
+
+
+def test_switches_and_nothing_as_yaml_and_as_python_write_them(tmp_path: Path) -> None:
+    words = {"a": "True", "b": "False", "c": "None", "d": "true", "e": "false", "f": "null"}
+    meant = {"a": True, "b": False, "c": None, "d": True, "e": False, "f": None}
+    assert asked.pairs([f"{key}={text}" for key, text in words.items()], "--arg") == meant
+    text = ", ".join(f"{key}: {word}" for key, word in words.items())
+    path = write(
+        tmp_path, "c.yaml", f"serve: {{model: demo, args: {{{text}, g: 'None', h: Nones}}}}"
+    )
+    (model,) = servefile.read(path).models
+    assert model.arguments == {**meant, "g": "None", "h": "Nones"}
 
 
 def test_the_schema_is_current_and_agrees_with_the_reader(tmp_path: Path) -> None:

@@ -246,6 +246,11 @@ def test_a_failure_is_a_sentence(lab: Lab) -> None:
     wrong = ("--arg", "max_stepps=3", "--method-arg", "rank=3")
     err = lab.run("train", "demo", "--data", DATA, *wrong).err
     assert 'did you mean "max_steps"?' in err and "lora has no argument rank" in err
+    values = ("--arg", "learning_rate=fast", "--arg", "bf16=yes", "--method-arg", "r=[8]")
+    right = ("--arg", "packing=False", "--arg", "warmup_steps=0.1", "--arg", "max_length=None")
+    err = lab.run("train", "demo", "--data", DATA, *values, *right).refused("bad-value", 2)
+    assert "learning_rate must be a number, not 'fast'" in err and "r must be a number" in err
+    assert "bf16 must be true or false" in err and err.count("error[") == 3
 
 
 SCRIPT = """\

@@ -16,7 +16,9 @@ POLICIES = (
     *("prefix_hash", "manual"),
 )
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-_WORDS: Mapping[str, object] = {"true": True, "True": True, "false": False, "False": False}
+_WORDS: Mapping[str, object] = {
+    "true": True, "True": True, "false": False, "False": False, "None": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def argument(value: Value) -> object:
 
 
 def python(value: Value, *, inner: bool = False) -> object:
-    """A YAML value as Python's: true and false, and with ``inner`` numbers too."""
+    """A YAML value as Python's: true, false, None, and with ``inner`` numbers too."""
     if isinstance(value.data, dict):
         return {key: python(item, inner=inner) for key, item in value.data.items()}
     if isinstance(value.data, list):

@@ -149,10 +149,14 @@ def pairs(words: Sequence[str], option: str) -> dict[str, object]:
     return found
 
 
+# As YAML and as Python write them.
+_WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
+
+
 def _parsed(text: str, where: str) -> object:
     if not text.strip().startswith(("{", "[")):
         # Text as it is, so that quotes, colons and dollars need no care.
-        return {"true": True, "false": False, "null": None}.get(text, text)
+        return _WORDS.get(text, text)
     from uniscale_build.yamlfile import parse
 
     from uniscale.config.spec import argument

@@ -135,13 +135,13 @@ def _named(plan: TrainPlan, errors: list[UniscaleError]) -> TrainPlan:
         trainer_fields.check_installed()
     except LaunchError as error:
         errors.append(error)
-    errors += trainer_fields.check_arguments(plan.arguments)
+    errors += trainer_fields.check_arguments(plan.numbers().arguments)
     try:
         plan = replace(plan, method=named(plan.method))
     except SettingsError as error:
         errors.append(error)
         return plan
-    errors += trainer_fields.check_method(plan.method, plan.method_arguments)
+    errors += trainer_fields.check_method(plan.method, plan.numbers().method_arguments)
     return plan
 
 

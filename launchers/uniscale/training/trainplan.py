@@ -83,10 +83,12 @@ class TrainPlan:
 
 
 def plain(value: object) -> object:
-    """A configuration's text as the number or null that it is; other values stay."""
+    """A configuration's text as the number, null or switch that it is; other values stay."""
     if not isinstance(value, str):
         return value
     text = value.strip()
+    if text in ("True", "False"):  # as Python writes them
+        return text == "True"
     if text.lower() in ("null", "none"):
         return None
     if _INTEGER.fullmatch(text):
