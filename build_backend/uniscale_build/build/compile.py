@@ -57,7 +57,8 @@ def run_build(
     ``keep_open`` are descriptors of locks that live on in the children: should we be killed, the
     next run waits for their end. Whatever interrupts us takes the whole process group along.
     """
-    with interrupted_by_signals(), log.open("wb") as out:
+    # Unbuffered: whoever follows the log sees each line, and a kill loses none.
+    with interrupted_by_signals(), log.open("wb", buffering=0) as out:
         process = subprocess.Popen(
             list(command), cwd=cwd, env={**env, "NINJA_STATUS": "[%f/%t] "},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -81,7 +82,6 @@ def _follow(process: subprocess.Popen[bytes], out: object, reporter: Reporter) -
             if counted := _COUNT.match(line):
                 reporter.advance(int(counted[1]), int(counted[2]), "steps")
             elif line.startswith(b"uniscale-step: "):
-                out.flush()  # type: ignore[attr-defined]
                 reporter.stage(line.split(b": ", 1)[1].strip().decode())
 
 
