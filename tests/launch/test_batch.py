@@ -90,6 +90,20 @@ class TestRows:
         assert all(error.startswith("bad-") for error in errors) and "no.png" in errors[2]
         assert [one["answer"] for one in found[1:]] == [None] * 4
 
+    def test_a_bad_row_says_why(self, bench: Bench, model: Path) -> None:
+        rows = [{"a": 1}, {"prompt": ""}, {"messages": "", "text": None}, {"prompt": " "},
+                {"question": 5}, {"messages": "", "prompt": "asked"}]  # fmt: skip
+        bench.run(*words(model, put(bench, *rows)))
+        found = got(bench.root / "out.jsonl")
+        assert found[5]["answer"] == "asked "
+        for one, why in zip(
+            found,
+            ("no column messages, prompt", 'nothing: "prompt" is empty', '"messages", "text" is',
+             '"prompt" is blank', '"question" is not text'),
+            strict=False,
+        ):  # fmt: skip
+            assert why in one["answer_error"]
+
     def test_what_the_engine_refuses_stays_in_its_row_and_is_asked_again(
         self, bench: Bench, model: Path
     ) -> None:

@@ -148,6 +148,8 @@ def _messages(request: InferRequest, row: Mapping[str, Any]) -> list[dict[str, o
     body = row.get("body")
     inside = body if isinstance(body, dict) else row  # OpenAI's batch files have a body
     listed = inside.get("messages")
+    if listed == "":  # a table has the column for every row
+        listed = None
     if isinstance(listed, str):
         try:
             listed = json.loads(listed)
@@ -165,9 +167,14 @@ def _messages(request: InferRequest, row: Mapping[str, Any]) -> list[dict[str, o
         if not messages:
             raise _bad('"messages" asks nothing')
         return messages if messages[0].get("role") == "system" else [*before, *messages]
-    text = next((inside[key] for key in _TEXTS if inside.get(key) not in (None, "")), None)
+    key = next((key for key in _TEXTS if inside.get(key) not in (None, "")), "")
+    text = inside.get(key)
+    if not key:
+        empty = ", ".join(f'"{one}"' for one in ("messages", *_TEXTS) if one in inside)
+        why = f"{empty} is empty" if empty else f"no column messages, {', '.join(_TEXTS)}"
+        raise _bad(f"the row asks nothing: {why}")
     if not isinstance(text, str) or not text.strip():
-        raise _bad(f"the row asks nothing: none of the columns messages, {', '.join(_TEXTS)}")
+        raise _bad(f'"{key}" is {"blank" if isinstance(text, str) else "not text"}')
     if isinstance(inside.get("instruction"), str) and inside.get("input") and "prompt" not in row:
         text = f"{inside['instruction']}\n\n{inside['input']}"
     images = inside.get("images") or inside.get("image") or ()
