@@ -290,3 +290,14 @@ def test_gateway_settings_become_its_flags(bench: Bench, model: Path) -> None:
     assert wanted <= set(argv) and argv[-1] == "--x"
     place = argv.index("--cors-allowed-origins")
     assert argv[place + 1 : place + 3] == ["https://a", "https://b"]
+
+
+def test_models_keys_and_certificates_are_told_together(bench: Bench, model: Path) -> None:
+    lay_payload(bench.payloads)
+    (bench.root / "c.yaml").write_text(
+        "serve:\n  models:\n    - {model: nope}\n    - {model: nor-this}\n"
+        "  gateway: {api_keys: nokeys, tls_certificate: x.pem, tls_key: y.pem}\n"
+    )
+    told = bench.run("serve", "c.yaml").err
+    for word in ("nope", "nor-this", "the keys cannot be read", "x.pem", "y.pem"):
+        assert word in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,15 +30,32 @@ def serve_many(
     """
     from uniscale.serving import gateway
 
-    prepared = _all(plan, requests)
+    errors: list[UniscaleError] = []
+    prepared: list[Prepared] = []
+    with _kept(errors):
+        prepared += _all(plan, requests)
     if dry_run:
+        raise_all(errors)
         return _print_plan(plan, prepared, as_json)
     if not plan.no_gateway:
-        gateway.check_files(plan.gateway or {})
-        gateway.check_installed()
-    _check_all(plan, prepared)
+        with _kept(errors):
+            gateway.check_files(plan.gateway or {})
+        with _kept(errors):
+            gateway.check_installed()
+    with _kept(errors):
+        _check_all(plan, prepared)
+    raise_all(errors)
     models = tuple(dict.fromkeys(one.command.served_name for one in prepared))
     return _supervise(plan, requests, prepared, models)
+
+
+@contextmanager
+def _kept(errors: list[UniscaleError]) -> Iterator[None]:
+    """What is wrong inside goes to ``errors``, to be told with the rest."""
+    try:
+        yield
+    except UniscaleError as error:
+        errors += error.findings()
 
 
 def _all(plan: ServePlan, requests: Sequence[Request]) -> list[Prepared]:
