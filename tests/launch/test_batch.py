@@ -93,7 +93,8 @@ class TestRows:
     def test_a_bad_row_says_why(self, bench: Bench, model: Path) -> None:
         rows = [{"a": 1}, {"prompt": ""}, {"messages": "", "text": None}, {"prompt": " "},
                 {"question": 5}, {"messages": "", "prompt": "asked"}]  # fmt: skip
-        bench.run(*words(model, put(bench, *rows)))
+        told = bench.run(*words(model, put(bench, *rows))).err
+        assert "e+" not in told and " 1 failed  0 s left" not in told
         found = got(bench.root / "out.jsonl")
         assert found[5]["answer"] == "asked "
         for one, why in zip(

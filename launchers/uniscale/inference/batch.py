@@ -88,11 +88,12 @@ def _answered(
                     failed += answer.error is not None
                     yield flying.pop(future), answer
                 engine.child.check_alive("while it answered")
-                speed = number / max(time.monotonic() - began, 1e-6)
+                # Rows that cannot be asked take no time and say nothing of the others.
+                speed = (number - failed) / max(time.monotonic() - began, 1e-6)
                 meter.show(
                     {
                         "phase": "asking", "step": number, "steps": len(left), "failed": failed,
-                        "speed": speed, "eta": (len(left) - number) / speed if number else None,
+                        "speed": speed, "eta": (len(left) - number) / speed if speed else None,
                     },
                     last=number == len(left),
                 )  # fmt: skip
@@ -106,7 +107,8 @@ def _words(facts: Mapping[str, Any]) -> str:
     if facts.get("failed"):
         parts.append(f"{facts['failed']} failed")
     if facts.get("speed"):
-        parts.append(f"{facts['speed']:.3g} rows/s")
+        speed = facts["speed"]
+        parts.append(f"{speed:.3g} rows/s" if speed < 100 else f"{speed:,.0f} rows/s")
     if facts.get("eta"):
         parts.append(f"{duration(facts['eta'])} left")
     return "  ".join(parts)
