@@ -39,7 +39,7 @@ def ours(env: dict[str, str], *settings: str) -> Took:
 
 def touch_layer(project: Path, cache: Path) -> None:
     """Put a layer on top that adds one comment to `FILE`."""
-    from uniscale_build.git.db import Entry, GitDb
+    from uniscale_build.git.db import Entry, GitDb, changed_tree
     from uniscale_build.project import Project
     from uniscale_build.store import Store
 
@@ -48,9 +48,8 @@ def touch_layer(project: Path, cache: Path) -> None:
     db = GitDb(Store(cache))
     entry = db.list_tree(base)[FILE.encode()]
     changed = db.read_blob(entry.oid) + b"\n// one more line\n"
-    with db.index(base) as index:
-        index.put([(FILE.encode(), Entry(entry.mode, db.write_blob(changed)))])
-        result = index.write_tree()
+    change = {FILE.encode(): Entry(entry.mode, db.write_blob(changed))}
+    result = changed_tree(db, db.listing(base), change)
     folder = project / "patches" / "llama.cpp" / "bench"
     target = folder / "diff" / f"{FILE}.patch"
     target.parent.mkdir(parents=True)

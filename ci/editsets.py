@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from uniscale_build.git.db import Entry, GitDb
+from uniscale_build.git.db import EMPTY, Entry, GitDb, changed_tree
 
 MODIFIED = 160  # upstream files with hunks
 NEW = 100  # new text files, about 300 lines each
@@ -167,6 +167,4 @@ def _tree(
     entries = {**files, **db.list_tree(made)}
     for path in removed:
         entries.pop(path, None)
-    with db.index() as index:
-        index.put(entries.items())
-        return index.write_tree()
+    return changed_tree(db, EMPTY, entries)

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from uniscale_build.git.db import GitDb
+from uniscale_build.git.db import Entry, GitDb, changed_tree
 from uniscale_build.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,11 +117,8 @@ def set_layer(native: Native, greeting: str) -> None:
     db = GitDb(Store(native.cache)).open()
     base = db.import_folder(native.upstream)
     changed = GREET.replace("hello", greeting)
-    with db.index(base) as index:
-        from uniscale_build.git.db import Entry
-
-        index.put([(b"greet.c", Entry("100644", db.write_blob(changed.encode())))])
-        result = index.write_tree()
+    change = {b"greet.c": Entry("100644", db.write_blob(changed.encode()))}
+    result = changed_tree(db, db.listing(base), change)
     patch = db.run("diff", "--binary", "--full-index", base, result).out
     folder = native.root / "patches" / "mini" / "polite"
     (folder / "diff").mkdir(parents=True, exist_ok=True)

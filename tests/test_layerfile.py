@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from uniscale_build.errors import UniscaleError
-from uniscale_build.git.db import Entry, GitDb
+from uniscale_build.git.db import Entry, GitDb, changed_tree
 from uniscale_build.layers.layer import apply_layer, read_layer
 from uniscale_build.layers.layerfile import (
     About,
@@ -154,9 +154,7 @@ def test_what_an_old_folder_has_is_linked(db: GitDb, tmp_path: Path) -> None:
 
 def test_gitlinks_are_refused(db: GitDb) -> None:
     base = stored(db, {"a": ("100644", b"x\n")})
-    with db.index(base) as index:
-        index.put([(b"sub", Entry("160000", "1" * 40))])
-        result = index.write_tree()
+    result = changed_tree(db, db.listing(base), {b"sub": Entry("160000", "1" * 40)})
     with pytest.raises(UniscaleError, match="gitlink"):
         export(db, base, result)
 

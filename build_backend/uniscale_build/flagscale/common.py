@@ -14,7 +14,7 @@ from pathlib import Path
 
 from uniscale_build.errors import LayerError, Problems, SettingsError, UniscaleError, raise_all
 from uniscale_build.flagscale.meta import Quirk
-from uniscale_build.git.db import Entry, GitDb, run_git
+from uniscale_build.git.db import Entry, GitDb, changed_tree, run_git
 from uniscale_build.layers.layer import joined
 from uniscale_build.layers.layerfile import shown
 from uniscale_build.manifests.model import Backend, Manifests
@@ -167,10 +167,8 @@ def common_tree(db: GitDb, base: str, common: Common) -> str:
     )  # fmt: skip
     if not (common.whole or common.deleted):
         return tree
-    with db.index(tree) as index:
-        index.remove(common.deleted)
-        index.put((f.path, Entry(f.mode, db.write_blob(f.data))) for f in common.whole)
-        return index.write_tree()
+    whole = {f.path: Entry(f.mode, db.write_blob(f.data)) for f in common.whole}
+    return changed_tree(db, db.listing(tree), {**dict.fromkeys(common.deleted), **whole})
 
 
 def apply_all(

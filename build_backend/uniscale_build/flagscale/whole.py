@@ -28,7 +28,7 @@ from uniscale_build.flagscale.plan import (
     read_patches,
     secret_places,
 )
-from uniscale_build.git.db import Entry, GitDb
+from uniscale_build.git.db import EMPTY, GitDb, changed_tree
 from uniscale_build.manifests.model import Backend, Device, Pin
 from uniscale_build.sources.obtain import obtain
 
@@ -183,6 +183,6 @@ def _obtained(context: Context, pin: Pin) -> Pin:
 def _placed(db: GitDb, tree: str, folder: str) -> str:
     """The tree that has ``tree`` as its folder ``folder``."""
     prefix = f"{folder}/".encode()
-    with db.index() as index:
-        index.put((prefix + path, Entry(e.mode, e.oid)) for path, e in db.list_tree(tree).items())
-        return index.write_tree()
+    return changed_tree(
+        db, EMPTY, {prefix + path: entry for path, entry in db.list_tree(tree).items()}
+    )

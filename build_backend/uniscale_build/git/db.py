@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import IO
 
 from uniscale_build.errors import SourceError
-from uniscale_build.git.index import Entry as Entry
+from uniscale_build.git.entry import Entry as Entry
 from uniscale_build.git.index import Index as Index
-from uniscale_build.git.index import Listing as Listing
 from uniscale_build.git.process import GitFailed as GitFailed
 from uniscale_build.git.process import Ran as Ran
 from uniscale_build.git.process import Running as Running
 from uniscale_build.git.process import git_environment as git_environment
 from uniscale_build.git.process import run_git as run_git
 from uniscale_build.git.process import start_git as start_git
+from uniscale_build.git.trees import EMPTY as EMPTY
+from uniscale_build.git.trees import Listing as Listing
+from uniscale_build.git.trees import changed_tree as changed_tree
 from uniscale_build.ids import is_object_id
 from uniscale_build.store import Store, disk_errors, write_atomic
 
@@ -135,6 +137,17 @@ class GitDb:
             files[path] = Entry(mode, oid)
         return files
 
+    def listing(self, tree: str, *, keep: bool = False) -> Listing:
+        """Every name in a tree; ``keep`` that of a tree that is asked for again."""
+        kept = self.path / "uniscale-listings" / tree
+        with contextlib.suppress(FileNotFoundError):
+            return Listing.parse(kept.read_bytes())
+        raw = self.run("ls-tree", "-r", "-t", "-z", "--full-tree", tree).out
+        if keep:
+            kept.parent.mkdir(exist_ok=True)
+            write_atomic(kept, raw)
+        return Listing.parse(raw)
+
     def read_blob(self, oid: str) -> bytes:
         """The bytes of a blob."""
         return self.run("cat-file", "blob", oid).out
@@ -213,9 +226,7 @@ class GitDb:
             (path[len(root) + 1 :], Entry(mode, oid))
             for path, mode, oid in zip(files + links, modes, oids, strict=True)
         ]
-        with self.index() as index:
-            index.put(entries)
-            return index.write_tree()
+        return changed_tree(self, EMPTY, dict(entries))
 
     def import_files(self, files: Iterable[tuple[bytes, str, bytes]]) -> str:
         """The tree of (path, mode, content) triples, written as one pack (see `pack_of`)."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from uniscale_build.errors import StoreError
 from uniscale_build.git.db import Entry, GitDb
+from uniscale_build.git.entry import GITLINK, SYMLINK
 from uniscale_build.inplace.tree import InTree
-from uniscale_build.layers.layerfile import GITLINK, SYMLINK
 
 
 def obstacles(

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from uniscale_build.errors import LayerError, StoreError, UniscaleError
-from uniscale_build.git.db import Entry, GitDb, GitFailed, Ran, run_git
+from uniscale_build.git.db import EMPTY, Entry, GitDb, GitFailed, Ran, changed_tree, run_git
+from uniscale_build.git.entry import GITLINK, SYMLINK
 from uniscale_build.git.user import excludes_file, user_setting
 from uniscale_build.inplace.diskfiles import hidden, lstat_inside
-from uniscale_build.layers.layerfile import GITLINK, SYMLINK, shown
+from uniscale_build.layers.layerfile import shown
 from uniscale_build.store import Store, write_atomic
 
 BRANCH = "uniscale"
@@ -336,6 +337,4 @@ def _links(db: GitDb, root: bytes, links: Sequence[bytes]) -> Iterable[tuple[byt
 
 def tree_of(db: GitDb, entries: Mapping[bytes, Entry]) -> str:
     """The tree of exactly these entries."""
-    with db.index() as index:
-        index.put(entries.items())
-        return index.write_tree()
+    return changed_tree(db, EMPTY, entries)

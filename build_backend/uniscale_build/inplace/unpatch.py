@@ -13,6 +13,7 @@ from pathlib import Path
 
 from uniscale_build.errors import StoreError, UnsavedEditsError, raise_all
 from uniscale_build.git.db import Entry, GitDb, run_git
+from uniscale_build.git.entry import GITLINK
 from uniscale_build.git.treemerge import merge_trees
 from uniscale_build.inplace.diskfiles import file_names
 from uniscale_build.inplace.rewrite import obstacles, rewrite
@@ -26,7 +27,7 @@ from uniscale_build.inplace.stack import (
     transfer_back,
 )
 from uniscale_build.inplace.tree import BRANCH, InTree, Pending, Scan, stamp, tree_of
-from uniscale_build.layers.layerfile import GITLINK, shown, umask
+from uniscale_build.layers.layerfile import shown, umask
 from uniscale_build.progress import Reporter
 from uniscale_build.store import Store, disk_errors
 

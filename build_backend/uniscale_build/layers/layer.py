@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uniscale_build.errors import LayerError, UniscaleError, raise_all
-from uniscale_build.git.db import Entry, GitDb, Listing, Ran
+from uniscale_build.git.db import Entry, GitDb, Ran, changed_tree
 from uniscale_build.ids import check_name, is_object_id
 from uniscale_build.layers.lint import Lint, lint_layer
 from uniscale_build.layers.misfit import misfits
-from uniscale_build.layers.overlay import check_links, in_the_way, patched, touches_links
+from uniscale_build.layers.overlay import check_links, in_the_way
 from uniscale_build.layers.patchtext import read_patch
 from uniscale_build.layers.together import Applying, as_git_reads
 from uniscale_build.manifests.model import Pin
@@ -164,34 +164,24 @@ def apply_linted(db: GitDb, base: str, layer: Layer, found: Lint) -> str:
 
 
 def _finish(db: GitDb, base: str, layer: Layer, found: Lint, work: Applying) -> str:
-    before = work.index.listing_kept()
-    after: Listing | None = None
     problems: list[LayerError] = []
 
     def look() -> None:
-        nonlocal after
-        if not touches_links(before, found):
-            after = patched(before, found)
-            problems.extend(in_the_way(layer, found, after.paths))
+        problems.extend(in_the_way(layer, found, work.before))
 
+    files: dict[bytes, Entry | None] = {}
     if found.patches:
-        ran, patches = work.apply(found, look)
+        ran, patches, files = work.apply(found, look)
         if ran.code != 0:
             raise_all(_explain(db, base, layer, ran))
         raise_all(as_git_reads(layer.where, ran.out, patches))
     else:
         look()
-    if after is None:
-        after = work.index.listing()
-        problems.extend(in_the_way(layer, found, after.paths))
     raise_all(problems)
-    oids = work.oids()
-    work.index.put(
-        (file.path, Entry(file.mode, oid)) for file, oid in zip(found.overlay, oids, strict=True)
-    )
-    tree = work.index.write_tree()
-    check_links(db, before, after, layer)
-    return tree
+    check_links(db, work.before.links, files, layer)
+    for file, oid in zip(found.overlay, work.oids(), strict=True):
+        files[file.path] = Entry(file.mode, oid)
+    return changed_tree(db, work.before, files)
 
 
 def joined(patches: Sequence[bytes]) -> bytes:

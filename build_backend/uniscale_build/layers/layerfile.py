@@ -17,6 +17,7 @@ from pathlib import Path
 
 from uniscale_build.errors import LayerError, StoreError, raise_all
 from uniscale_build.git.db import Entry, GitDb
+from uniscale_build.git.entry import GITLINK, SYMLINK
 from uniscale_build.yamledit import scalar, set_text
 
 _PATCH = (
@@ -28,8 +29,6 @@ _RENAMES = ("-M", "-l0")
 _COMMAND_LINE = 64_000  # bytes; Linux takes 128 kB and more
 # Files that git itself reads wherever they lie: in an overlay they would act on our repository.
 READ_BY_GIT = (b".gitattributes", b".gitignore", b".gitmodules", b".mailmap")
-GITLINK = "160000"
-SYMLINK = "120000"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from uniscale_build.errors import LayerError
-from uniscale_build.layers.layerfile import GITLINK, SYMLINK, patch_label, shown
+from uniscale_build.git.entry import GITLINK, SYMLINK
+from uniscale_build.layers.layerfile import patch_label, shown
 from uniscale_build.layers.markers import marker_problems
 from uniscale_build.layers.patchtext import read_patch
 from uniscale_build.layers.section import Section

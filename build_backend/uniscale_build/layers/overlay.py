@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import LayerError, raise_all
-from uniscale_build.git.db import GitDb, Listing
-from uniscale_build.layers.layerfile import SYMLINK, shown
+from uniscale_build.git.db import Entry, GitDb, Listing
+from uniscale_build.git.entry import SYMLINK
+from uniscale_build.git.trees import above, folders
+from uniscale_build.layers.layerfile import shown
 from uniscale_build.layers.lint import Lint
 from uniscale_build.pathrules import escaping_links
 
@@ -15,29 +17,20 @@ if TYPE_CHECKING:
     from uniscale_build.layers.layer import Layer
 
 
-def touches_links(before: Listing, found: Lint) -> bool:
-    """True when the patches make, change, move or remove links of the tree."""
-    return any(
-        SYMLINK in (section.old_mode, section.new_mode) or section.old in before.links
-        for section in found.sections
-    )
-
-
-def patched(before: Listing, found: Lint) -> Listing:
-    """The names after patches that touch no link."""
-    gone = {s.old for s in found.sections if s.old is not None and s.old != s.new and not s.copied}
-    made = {s.new for s in found.sections if s.new is not None}
-    return Listing((before.paths - gone) | made, before.links)
-
-
-def in_the_way(layer: Layer, found: Lint, present: Set[bytes]) -> Iterator[LayerError]:
+def in_the_way(layer: Layer, found: Lint, before: Listing) -> Iterator[LayerError]:
     """`LayerError` for each added file that is there, or that lies behind a file or link.
 
-    ``present`` are the names of the tree after the layer's patches.
+    ``before`` is the tree below; what counts are its names after the layer's patches.
     """
-    paths = [file.path for file in found.overlay]
+    gone = {s.old for s in found.sections if s.old is not None and s.old != s.new and not s.copied}
+    made = {s.new for s in found.sections if s.new is not None}
+    present = (before.paths - gone) | made
     taken = present | {name for section in found.sections for name in section.names}
-    below = folders(present)
+    paths = [file.path for file in found.overlay]
+    # Few are the name of a folder, and to know all that are left costs time.
+    below = {path for path in paths if before.is_folder(path)} | (folders(made) & set(paths))
+    if below:
+        below &= folders(present)
     for path in paths:
         where = f"{layer.where}/overlay/{shown(path)}"
         if path in taken or path in below:
@@ -47,44 +40,32 @@ def in_the_way(layer: Layer, found: Lint, present: Set[bytes]) -> Iterator[Layer
                 hint="an overlay adds files; a change to an upstream file is a patch in diff/",
                 slug="overlay-exists",
             )
-        for above in _above(path):
-            if above in present:
+        for folder in above(path):
+            if folder in present:
                 yield LayerError(
-                    f"{shown(above)} is a file or link in the tree below, not a folder",
+                    f"{shown(folder)} is a file or link in the tree below, not a folder",
                     where=where,
                     hint="nothing is written through links; remove or rename it in a patch first",
                     slug="behind-file",
                 )
 
 
-def folders(paths: Iterable[bytes]) -> set[bytes]:
-    """Every folder that a path lies in."""
-    found = {path.rpartition(b"/")[0] for path in paths}
-    found.discard(b"")
-    for folder in list(found):
-        for above in _above(folder):
-            if above in found:
-                break  # and so is all above it
-            found.add(above)
-    return found
+def check_links(
+    db: GitDb, before: Mapping[bytes, str], files: Mapping[bytes, Entry | None], layer: Layer
+) -> None:
+    """`LayerError` for links that leave the tree since this layer, step by step.
 
-
-def _above(path: bytes) -> Iterator[bytes]:
-    at = path.rfind(b"/")
-    while at > 0:
-        yield path[:at]
-        at = path.rfind(b"/", 0, at)
-
-
-def check_links(db: GitDb, before: Listing, after: Listing, layer: Layer) -> None:
-    """`LayerError` for links that leave the tree since this layer, step by step."""
-    if after.links == before.links:
+    ``before`` are the links of the tree below with their blobs, ``files`` what the patches made.
+    """
+    after = {path: oid for path, oid in before.items() if path not in files}
+    after |= {p: entry.oid for p, entry in files.items() if entry and entry.mode == SYMLINK}
+    if after == before:
         return
-    links = _targets(db, after.links)
+    links = _targets(db, after)
     escaping = escaping_links(links)
     if not escaping:
         return
-    old = set(escaping_links(_targets(db, before.links)))
+    old = set(escaping_links(_targets(db, before)))
     raise_all(
         [
             LayerError(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from uniscale_build.git.db import Entry, GitDb, GitFailed
+from uniscale_build.git.db import Entry, GitDb, GitFailed, changed_tree
 from uniscale_build.porting.resolutions import Conflict, Resolutions, Resolved, has_markers
 from uniscale_build.structural import merge_file
 
@@ -160,10 +160,9 @@ def _with(db: GitDb, tree: str, settled: Mapping[bytes, Resolved], left: Sequenc
     marked = [c for c in left if c.marked]
     if not settled and not marked:
         return tree
-    with db.index(tree) as index:
-        index.remove(path for path, known in settled.items() if known.data is None)
-        kept = [(p, k.mode, k.data) for p, k in settled.items() if k.data is not None]
-        kept += [(c.path, (c.stages.get(2) or c.stages[3]).mode, c.marked) for c in marked]
-        oids = db.write_blobs([data for _, _, data in kept])
-        index.put((path, Entry(mode, oid)) for (path, mode, _), oid in zip(kept, oids, strict=True))
-        return index.write_tree()
+    kept = [(p, k.mode, k.data) for p, k in settled.items() if k.data is not None]
+    kept += [(c.path, (c.stages.get(2) or c.stages[3]).mode, c.marked) for c in marked]
+    oids = db.write_blobs([data for _, _, data in kept])
+    changes: dict[bytes, Entry | None] = dict.fromkeys(settled)
+    changes |= {path: Entry(mode, oid) for (path, mode, _), oid in zip(kept, oids, strict=True)}
+    return changed_tree(db, db.listing(tree), changes)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uniscale_build.errors import ManifestError, UniscaleError, did_you_mean
-from uniscale_build.layers.layerfile import GITLINK
+from uniscale_build.git.entry import GITLINK
 from uniscale_build.manifests.model import Backend
 from uniscale_build.project import Project
 

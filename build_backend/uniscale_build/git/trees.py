@@ -1,0 +1,155 @@
+"""Trees: every name in one, and a tree made of another with some files changed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uniscale_build.errors import StoreError
+from uniscale_build.git.entry import GITLINK, SYMLINK, Entry
+
+if TYPE_CHECKING:
+    from uniscale_build.git.db import GitDb
+
+_FOLDER = b"040000 tree "
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Every file and every folder of a tree: its path, and its line of ``git ls-tree -r -t``."""
+
+    lines: Mapping[bytes, bytes]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Listing:
+        """What ``git ls-tree -r -t -z`` printed."""
+        return cls({line[line.index(b"\t") + 1 :]: line for line in raw.split(b"\0")[:-1]})
+
+    @functools.cached_property
+    def paths(self) -> frozenset[bytes]:
+        """The files."""
+        return frozenset([p for p, line in self.lines.items() if not line.startswith(_FOLDER)])
+
+    @functools.cached_property
+    def links(self) -> Mapping[bytes, str]:
+        """The symbolic links, and the blobs that hold their targets."""
+        lead = SYMLINK.encode()
+        return {p: line[12:52].decode() for p, line in self.lines.items() if line.startswith(lead)}
+
+    def file(self, path: bytes) -> Entry | None:
+        """A file's entry; None for a folder, and where there is nothing."""
+        line = self.lines.get(path)
+        if line is None or line.startswith(_FOLDER):
+            return None
+        mode, _, oid = line[: line.index(b"\t")].decode().split(" ")
+        return Entry(mode, oid)
+
+    def is_folder(self, path: bytes) -> bool:
+        """True for a folder."""
+        return self.lines.get(path, b"").startswith(_FOLDER)
+
+    def below(self, folder: bytes) -> Iterator[bytes]:
+        """The files in a folder and in its folders."""
+        lead = folder + b"/"
+        return (path for path in self.paths if path.startswith(lead))
+
+
+EMPTY = Listing({})
+
+
+def above(path: bytes) -> Iterator[bytes]:
+    """The folders that a path lies in, the nearest first; not the root."""
+    at = path.rfind(b"/")
+    while at > 0:
+        yield path[:at]
+        at = path.rfind(b"/", 0, at)
+
+
+def folders(paths: Iterable[bytes]) -> set[bytes]:
+    """Every folder that one of the paths lies in; not the root."""
+    found = {path[: path.rfind(b"/")] for path in paths if b"/" in path}
+    for folder in list(found):
+        for higher in above(folder):
+            if higher in found:
+                break  # and so is all above it
+            found.add(higher)
+    return found
+
+
+def changed_tree(db: GitDb, below: Listing, changes: Mapping[bytes, Entry | None]) -> str:
+    """The tree of ``below`` with these files added, replaced or (None) taken out; gives its id.
+
+    One call of git writes every folder that differs. A folder that nothing is left in goes.
+    `StoreError` where a name would be a file and a folder at once.
+    """
+    made: dict[bytes, dict[bytes, bytes]] = {f: {} for f in (b"", *folders(changes))}
+    for path, line in below.lines.items():
+        folder, _, name = path.rpartition(b"/")
+        if (inside := made.get(folder)) is not None:
+            inside[name] = line[: line.index(b"\t")]
+    for path, entry in changes.items():
+        folder, _, name = path.rpartition(b"/")
+        inside = made[folder]
+        if entry is not None:
+            if inside.get(name, b"").startswith(_FOLDER) and path not in made:
+                raise _both(path)
+            inside[name] = _head(entry)
+        elif not inside.get(name, _FOLDER).startswith(_FOLDER):
+            del inside[name]
+    return _write(db, made)
+
+
+def _head(entry: Entry) -> bytes:
+    kind = "commit" if entry.mode == GITLINK else "blob"
+    return f"{entry.mode} {kind} {entry.oid}".encode()
+
+
+def _both(path: bytes) -> StoreError:
+    shown = path.decode("utf-8", "backslashreplace")
+    return StoreError(f"{shown} would be a file and a folder at once", slug="file-and-folder")
+
+
+def _write(db: GitDb, made: Mapping[bytes, dict[bytes, bytes]]) -> str:
+    """Write folders (path → name → mode, type and id), the deepest first; the root's id."""
+    texts, ids = [], []
+    for folder in sorted(made, key=lambda path: path.count(b"/") + bool(path), reverse=True):
+        inside = made[folder]
+        parent, _, name = folder.rpartition(b"/")
+        if folder and not inside:
+            if made[parent].get(name, b"").startswith(_FOLDER):
+                del made[parent][name]
+            continue
+        texts.append(b"".join([head + b"\t" + n + b"\0" for n, head in inside.items()]) + b"\0")
+        ids.append(_id(inside))
+        if folder:
+            if not made[parent].get(name, _FOLDER).startswith(_FOLDER):
+                raise _both(folder)
+            made[parent][name] = _FOLDER + ids[-1].encode()
+    # --missing: the ids are of objects that are in the store, or of folders that come before.
+    ran = db.run("mktree", "--batch", "-z", "--missing", stdin=b"".join(texts))
+    if ran.text.split() != ids:
+        raise StoreError("git made other trees than were asked for", where=str(db.path))
+    return ids[-1]
+
+
+def _raw(oid: bytes) -> bytes:
+    return bytes.fromhex(oid.decode())
+
+
+def _id(inside: Mapping[bytes, bytes]) -> str:
+    """The id of a folder: names in git's order, where a folder's ends in a slash."""
+    rows = [
+        (name + b"/" if head.startswith(_FOLDER) else name, head, name)
+        for name, head in inside.items()
+    ]
+    rows.sort()
+    data = b"".join(
+        [
+            b"%b %b\0%b" % (head[: head.index(b" ")].lstrip(b"0"), name, _raw(head[-40:]))
+            for _, head, name in rows
+        ]
+    )
+    return hashlib.sha1(b"tree %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
