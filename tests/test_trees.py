@@ -73,11 +73,25 @@ def test_a_listing_tells_files_folders_and_links(db: GitDb) -> None:
     files = {b"a/b": ("100644", b"x"), b"a/c": ("120000", b"b"), b"d": ("100755", b"")}
     tree = changed_tree(db, EMPTY, {**entries(db, files), b"sub": Entry("160000", "1" * 40)})
     listing = db.listing(tree, keep=True)
-    assert listing == db.listing(tree) == db.listing(tree, keep=True)
-    assert listing.paths == {*files, b"sub"}
+    kept = db.listing(tree)
+    assert (
+        listing.as_bytes() == kept.as_bytes() == (db.path / "uniscale-listings" / tree).read_bytes()
+    )
+    assert set(kept.below(b"")) == set(listing.below(b"")) == {*files, b"sub"}
+    assert db.listing(EMPTY_TREE, keep=True).as_bytes() == db.listing(EMPTY_TREE).as_bytes()
     assert listing.file(b"sub") == Entry("160000", "1" * 40)
     assert {p: listing.file(p) for p in files} == entries(db, files)
     assert (listing.file(b"a"), listing.file(b"absent")) == (None, None)
     assert [listing.is_folder(p) for p in (b"a", b"d", b"absent")] == [True, False, False]
     assert dict(listing.links) == {b"a/c": entries(db, files)[b"a/c"].oid}
     assert set(listing.below(b"a")) == {b"a/b", b"a/c"}
+
+
+def test_a_kept_listing_that_is_damaged_is_not_used(db: GitDb) -> None:
+    files = {b"a": ("100644", b"x"), b"b/c": ("100644", b"y")}
+    tree = changed_tree(db, EMPTY, entries(db, files))
+    whole = db.listing(tree, keep=True).as_bytes()
+    kept = db.path / "uniscale-listings" / tree
+    for damaged in (b"", whole[:20], whole.replace(b"a", b"z"), b"\0" * 40):
+        kept.write_bytes(damaged)
+        assert db.listing(tree, keep=True).as_bytes() == whole == kept.read_bytes()

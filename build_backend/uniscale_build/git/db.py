@@ -141,12 +141,14 @@ class GitDb:
         """Every name in a tree; ``keep`` that of a tree that is asked for again."""
         kept = self.path / "uniscale-listings" / tree
         with contextlib.suppress(FileNotFoundError):
-            return Listing.parse(kept.read_bytes())
+            if (listing := Listing.from_bytes(kept.read_bytes())) is not None:
+                return listing
         raw = self.run("ls-tree", "-r", "-t", "-z", "--full-tree", tree).out
+        listing = Listing.parse(raw)
         if keep:
             kept.parent.mkdir(exist_ok=True)
-            write_atomic(kept, raw)
-        return Listing.parse(raw)
+            write_atomic(kept, listing.as_bytes())
+        return listing
 
     def read_blob(self, oid: str) -> bytes:
         """The bytes of a blob."""
@@ -189,7 +191,8 @@ class GitDb:
     @contextlib.contextmanager
     def writing_files(self, paths: Sequence[Path | bytes]) -> Iterator[Callable[[], list[str]]]:
         """`write_files` without waiting; the function that it gives waits, and gives the ids."""
-        files = [os.path.abspath(os.fsencode(path)) for path in paths]
+        named = [os.fsencode(path) for path in paths]
+        files = [file if os.path.isabs(file) else os.path.abspath(file) for file in named]
         plain = [file for file in files if b"\n" not in file]
 
         def written() -> list[str]:

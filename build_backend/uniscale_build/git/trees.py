@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from uniscale_build.errors import StoreError
@@ -17,44 +17,91 @@ if TYPE_CHECKING:
 _FOLDER = b"040000 tree "
 
 
-@dataclass(frozen=True)
 class Listing:
-    """Every file and every folder of a tree: its path, and its line of ``git ls-tree -r -t``."""
+    """Every name in a tree, read no further than it is needed: an index of files by folder.
 
-    lines: Mapping[bytes, bytes]
+    ``texts``: each folder's path (the root's is empty), and its entries as ``git mktree -z`` reads
+    them.
+    """
+
+    def __init__(self, texts: Mapping[bytes, bytes]) -> None:
+        self._texts = texts
+        self._read: dict[bytes, dict[bytes, bytes]] = {}
 
     @classmethod
     def parse(cls, raw: bytes) -> Listing:
         """What ``git ls-tree -r -t -z`` printed."""
-        return cls({line[line.index(b"\t") + 1 :]: line for line in raw.split(b"\0")[:-1]})
+        texts: dict[bytes, list[bytes]] = {b"": []}
+        for line in raw.split(b"\0")[:-1]:
+            head, _, path = line.partition(b"\t")
+            folder, _, name = path.rpartition(b"/")
+            texts.setdefault(folder, []).append(head + b"\t" + name + b"\0")
+        return cls({folder: b"".join(entries) for folder, entries in texts.items()})
 
-    @functools.cached_property
-    def paths(self) -> frozenset[bytes]:
-        """The files."""
-        return frozenset([p for p, line in self.lines.items() if not line.startswith(_FOLDER)])
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Listing | None:
+        """What `as_bytes` gave; None where that is damaged."""
+        head, _, body = data.partition(b"\n")
+        if head != _sum(body):
+            return None
+        parts = [part.partition(b"\0") for part in body.split(b"\0\0")[:-1]]
+        return cls({folder[1:]: text + b"\0" if text else b"" for folder, _, text in parts})
 
-    @functools.cached_property
-    def links(self) -> Mapping[bytes, str]:
-        """The symbolic links, and the blobs that hold their targets."""
-        lead = SYMLINK.encode()
-        return {p: line[12:52].decode() for p, line in self.lines.items() if line.startswith(lead)}
+    def as_bytes(self) -> bytes:
+        """All of it, to be kept."""
+        body = b"".join(
+            [b"/%b\0%b\0" % (folder, text or b"\0") for folder, text in self._texts.items()]
+        )
+        return _sum(body) + b"\n" + body
+
+    def inside(self, folder: bytes) -> Mapping[bytes, bytes]:
+        """What lies in a folder: name → mode, type and id; nothing where there is no such."""
+        if (known := self._read.get(folder)) is None:
+            lines = self._texts.get(folder, b"").split(b"\0")[:-1]
+            pairs = [line.partition(b"\t") for line in lines]
+            known = self._read[folder] = {name: head for head, _, name in pairs}
+        return known
+
+    def _head(self, path: bytes) -> bytes | None:
+        folder, _, name = path.rpartition(b"/")
+        return self.inside(folder).get(name)
 
     def file(self, path: bytes) -> Entry | None:
         """A file's entry; None for a folder, and where there is nothing."""
-        line = self.lines.get(path)
-        if line is None or line.startswith(_FOLDER):
+        head = self._head(path)
+        if head is None or head.startswith(_FOLDER):
             return None
-        mode, _, oid = line[: line.index(b"\t")].decode().split(" ")
+        mode, _, oid = head.decode().split(" ")
         return Entry(mode, oid)
 
     def is_folder(self, path: bytes) -> bool:
         """True for a folder."""
-        return self.lines.get(path, b"").startswith(_FOLDER)
+        return path in self._texts
 
     def below(self, folder: bytes) -> Iterator[bytes]:
-        """The files in a folder and in its folders."""
-        lead = folder + b"/"
-        return (path for path in self.paths if path.startswith(lead))
+        """The files in a folder and in its folders; all there are for the root (empty)."""
+        lead = folder + b"/" if folder else b""
+        for name, head in self.inside(folder).items():
+            if head.startswith(_FOLDER):
+                yield from self.below(lead + name)
+            else:
+                yield lead + name
+
+    @functools.cached_property
+    def links(self) -> Mapping[bytes, str]:
+        """The symbolic links, and the blobs that hold their targets."""
+        lead = f"{SYMLINK} ".encode()
+        return {
+            folder + b"/" + name if folder else name: head[-40:].decode()
+            for folder, text in self._texts.items()
+            if lead in text
+            for name, head in self.inside(folder).items()
+            if head.startswith(lead)
+        }
+
+
+def _sum(body: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(body)
 
 
 EMPTY = Listing({})
@@ -85,11 +132,7 @@ def changed_tree(db: GitDb, below: Listing, changes: Mapping[bytes, Entry | None
     One call of git writes every folder that differs. A folder that nothing is left in goes.
     `StoreError` where a name would be a file and a folder at once.
     """
-    made: dict[bytes, dict[bytes, bytes]] = {f: {} for f in (b"", *folders(changes))}
-    for path, line in below.lines.items():
-        folder, _, name = path.rpartition(b"/")
-        if (inside := made.get(folder)) is not None:
-            inside[name] = line[: line.index(b"\t")]
+    made = {folder: dict(below.inside(folder)) for folder in (b"", *folders(changes))}
     for path, entry in changes.items():
         folder, _, name = path.rpartition(b"/")
         inside = made[folder]

@@ -70,8 +70,8 @@ def patch_label(path: bytes) -> bytes:
     Names that are too long with the suffix, and files below a folder called ``*.patch`` (which a
     file's patch might be called too), get ``diff/<name>~<hash of the path>.patch``.
     """
-    *folders, name = path.split(b"/")
-    if len(name) <= 249 and not any(folder.lower().endswith(b".patch") for folder in folders):
+    name = path[path.rfind(b"/") + 1 :]
+    if len(name) <= 249 and b".patch/" not in path.lower():
         return b"diff/" + path + b".patch"
     readable = re.sub(rb"[^A-Za-z0-9._-]", b"_", name)[:80]
     return b"diff/%s~%s.patch" % (readable, hashlib.sha256(path).hexdigest()[:16].encode())

@@ -208,16 +208,17 @@ def lint_layer(layer: Layer, watcher: Watcher | None = None) -> Lint:
     if layer.sealed:
         return found
     files = _layer_files(layer, found)
+    root = os.fsencode(layer.folder)
     overlay = Lint()
     for path in files:
         if path.startswith(b"overlay/"):
-            overlay.add(_overlay_file(layer, path))
+            overlay.add(_overlay_file(layer, root, path))
     good = not (found.errors or overlay.errors)
     if watcher is not None and good:
         watcher.added(overlay.overlay)
     patches = [path for path in files if path.startswith(b"diff/")]
     for path in patches:
-        found.add(_patch_file(layer, path))
+        found.add(_patch_file(layer, root, path))
         good = good and not found.errors
         if watcher is not None and good:
             watcher.patch(found.patches[-1], len(patches))
@@ -259,9 +260,9 @@ def _stray(entry: os.DirEntry[bytes], path: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _patch_file(layer: Layer, path: bytes) -> Lint:
+def _patch_file(layer: Layer, root: bytes, path: bytes) -> Lint:
     where = f"{layer.where}/{shown(path)}"
-    data, about = _read(os.path.join(os.fsencode(layer.folder), path), MAX_PATCH)
+    data, about = _read(root + b"/" + path, MAX_PATCH)
     if about.st_size > MAX_PATCH:
         return Lint([LayerError(f"has {about.st_size} bytes", where=where, slug="bomb",
                                 hint=f"a patch has at most {MAX_PATCH}")])  # fmt: skip
@@ -287,9 +288,9 @@ def _read(file: bytes, most: int | None = None) -> tuple[bytes, os.stat_result]:
         os.close(handle)
 
 
-def _overlay_file(layer: Layer, path: bytes) -> Lint:
+def _overlay_file(layer: Layer, root: bytes, path: bytes) -> Lint:
     name, where = path[8:], f"{layer.where}/{shown(path)}"
-    file = os.path.join(os.fsencode(layer.folder), path)
+    file = root + b"/" + path
     data, about = _read(file)
     found = Lint(overlay=[Added(name, file, bool(about.st_mode & stat.S_IXUSR))])
     if (told := path_problem(name)) is not None:
@@ -305,21 +306,22 @@ def _duplicates(
     layer: Layer, sections: Iterable[Section], overlay: Iterable[bytes]
 ) -> Iterator[LayerError]:
     """One path, one change: later ones would win in silence, or hide what is removed."""
-    made: dict[bytes, list[str]] = {}
-    gone: dict[bytes, list[str]] = {}
+    made: dict[bytes, list[Section | None]] = {}  # None: by the overlay
+    gone: dict[bytes, list[Section | None]] = {}
     for section in sections:
-        label = shown(patch_label(section.path))
         if section.new is not None:
-            made.setdefault(section.new, []).append(label)
+            made.setdefault(section.new, []).append(section)
         if section.old is not None and not section.copied:
-            gone.setdefault(section.old, []).append(label)
+            gone.setdefault(section.old, []).append(section)
     for path in overlay:
-        made.setdefault(path, []).append(f"overlay/{shown(path)}")
+        made.setdefault(path, []).append(None)
     for what, table in (("is written", made), ("is changed or removed", gone)):
-        for path, labels in table.items():
-            if len(labels) > 1:
+        for path, by in table.items():
+            if len(by) > 1:
+                labels = [patch_label(s.path) if s else b"overlay/" + path for s in by]
+                told = " and ".join(map(shown, labels))
                 yield LayerError(
-                    f"{shown(path)} {what} {len(labels)} times: by {' and '.join(labels)}",
+                    f"{shown(path)} {what} {len(labels)} times: by {told}",
                     where=layer.where,
                     slug="duplicate",
                 )

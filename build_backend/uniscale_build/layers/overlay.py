@@ -24,16 +24,19 @@ def in_the_way(layer: Layer, found: Lint, before: Listing) -> Iterator[LayerErro
     """
     gone = {s.old for s in found.sections if s.old is not None and s.old != s.new and not s.copied}
     made = {s.new for s in found.sections if s.new is not None}
-    present = (before.paths - gone) | made
-    taken = present | {name for section in found.sections for name in section.names}
+    named = {name for section in found.sections for name in section.names}
     paths = [file.path for file in found.overlay]
-    # Few are the name of a folder, and to know all that are left costs time.
+
+    def present(path: bytes) -> bool:
+        return path in made or (path not in gone and before.file(path) is not None)
+
+    # Few are the name of a folder, and to know which folders are left costs time.
     below = {path for path in paths if before.is_folder(path)} | (folders(made) & set(paths))
     if below:
-        below &= folders(present)
+        below &= folders(made | (set(before.below(b"")) - gone))
     for path in paths:
         where = f"{layer.where}/overlay/{shown(path)}"
-        if path in taken or path in below:
+        if path in named or path in below or present(path):
             yield LayerError(
                 f"{shown(path)} is in the tree below already",
                 where=where,
@@ -41,7 +44,7 @@ def in_the_way(layer: Layer, found: Lint, before: Listing) -> Iterator[LayerErro
                 slug="overlay-exists",
             )
         for folder in above(path):
-            if folder in present:
+            if present(folder):
                 yield LayerError(
                     f"{shown(folder)} is a file or link in the tree below, not a folder",
                     where=where,
