@@ -54,7 +54,6 @@ def index(
     verbose: Verbose = False,
 ) -> None:
     """Write a static package index: a channel for each device, a catalog, a page to pick from."""
-    import dataclasses
     import json as format_json
 
     from uniscale_build.cli.live import reporter
@@ -72,7 +71,7 @@ def index(
     with reporter() as live:
         made = publish(out, request, live)
     if json:
-        print(format_json.dumps({**dataclasses.asdict(made), "site": str(made.site)}, indent=2))
+        print(format_json.dumps({**vars(made), "site": str(made.site)}, indent=2))
     else:
         _tell(made)
 

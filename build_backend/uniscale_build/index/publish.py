@@ -295,18 +295,19 @@ class _Run:
             kinds[wheel.device, wheel.project].append(wheel)
         groups: dict[tuple[str, str], list[list[Known]]] = defaultdict(list)
         for (device, project), members in kinds.items():
-            for channel in (ALL, *((device,) if device else self.channels)):
+            for channel in (ALL, *self._channels_of(device)):
                 groups[channel, project].append(members)
         touched = {
-            source[name].project for name in changed for source in (before, self.state.wheels)
-            if name in source
+            (channel, source[name].project)
+            for name in changed for source in (before, self.state.wheels) if name in source
+            for channel in (ALL, *self._channels_of(source[name].device))
         }  # fmt: skip
         fresh_channel = {name for name in (ALL, *self.channels)
                          if not (self.site.root / name / "index.html").exists()}  # fmt: skip
         there = set(self.site.page_folders())
         written = 0
         for key, parts in groups.items():
-            if everything or key[1] in touched or key[0] in fresh_channel or key not in there:
+            if everything or key in touched or key[0] in fresh_channel or key not in there:
                 members = sorted(itertools.chain(*parts), key=lambda wheel: wheel.file)
                 written += self._project(key, [wheel.entry for wheel in members])
         written += self._lists(groups)
@@ -316,6 +317,10 @@ class _Run:
         for channel, project in sorted(there - keep):
             self.site.drop_page(channel, project)
         return written
+
+    def _channels_of(self, device: str) -> tuple[str, ...]:
+        """The channels beside ``all`` that list a wheel: every one, where it is of no device."""
+        return (device,) if device else self.channels
 
     def _project(self, key: tuple[str, str], members: Sequence[Entry]) -> int:
         channel, project = key
