@@ -51,6 +51,16 @@ def test_keys_are_private_and_never_overwritten(sealing: Sealing) -> None:
     assert not (sealing.lab.root / "patches/key").exists()
 
 
+def test_a_signing_key_that_others_may_read_is_refused(sealing: Sealing) -> None:
+    key = sealing.keys / "owner.pem"
+    for bits in (0o640, 0o604, 0o660):
+        key.chmod(bits)
+        code, said = sealing.refused(*sealing.words())
+        assert (code, "error[open-key]" in said, f"chmod 600 {key}" in said) == (2, True, True)
+    key.chmod(0o400)
+    sealing.seal()
+
+
 def test_a_keyring_with_bad_keys_names_them_all(sealing: Sealing) -> None:
     ring = sealing.lab.root / "patches/keyring.yaml"
     ring.write_text(

@@ -11,6 +11,7 @@ import base64
 import binascii
 import contextlib
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -194,13 +195,24 @@ def _read(path: Path, what: str) -> bytes:
 
 
 def read_signing_key(path: Path) -> Ed25519PrivateKey:
-    """The ed25519 key in ``path``; `SettingsError` when it is none."""
+    """The ed25519 key in ``path``; `SettingsError` when it is none, or others may read it.
+
+    (An age key may lie open: build machines get theirs as mounted files with modes of their own.)
+    """
     package("cryptography")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     raw = _read(path, "signing key")
+    if path.stat().st_mode & 0o077:
+        raise SettingsError(
+            "others may read this signing key, and sign in its owner's name",
+            where=str(path),
+            hint=f"chmod 600 {shlex.quote(str(path))}; when others have been on this machine, make "
+            "another key",
+            slug="open-key",
+        )
     key: object = None
     with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):  # told below
         key = load_pem_private_key(raw, password=None)

@@ -49,6 +49,8 @@ ARCHIVE = "sealed.age"
 SIGNATURE = "sealed.sig"
 KEY_VARIABLE = "UNISCALE_AGE_KEY"
 _FORMAT = "uniscale sealed layer 1"
+# Who could change a layer could write their own address into it.
+_NOT_HERE = "at an address that is not from this layer.yaml"
 _OWN_KEYS = ("sealed", "recipients", "signer", "files")
 
 
@@ -143,7 +145,8 @@ def _check_signer(owner: str, signer: str, layer: Layer, keyring: Keyring) -> No
     raise LayerError(
         f'layer "{layer.name}" is signed with another key than the one known of "{owner}"',
         where=f"{layer.where}/layer.yaml",
-        hint=f"known: {known}\nfound: {signer or 'none'}\nask {layer.contact} before you trust it",
+        hint=f"known: {known}\nfound: {signer or 'none'}\n"
+        f"ask {layer.owner} before you trust it, {_NOT_HERE}",
         slug="wrong-signer",
     )
 
@@ -195,7 +198,7 @@ def _verified(layer: Layer) -> bytes:
         f'layer "{layer.name}" is not what {layer.owner} signed',
         where=layer.where,
         hint=f"layer.yaml, {ARCHIVE} or {SIGNATURE} was changed after sealing; nothing was "
-        f"decrypted. Restore them from git, or ask {layer.contact}",
+        f"decrypted. Restore them from git, or ask {layer.owner}, {_NOT_HERE}",
         slug="seal-broken",
     )
 
@@ -224,7 +227,7 @@ def _sealed_files(layer: Layer) -> tuple[bytes, bytes]:
         raise LayerError(
             "the signature is missing or cannot be read",
             where=f"{layer.where}/{SIGNATURE}",
-            hint=f"restore it from git, or ask {layer.contact}",
+            hint=f"restore it from git, or ask {layer.owner}, {_NOT_HERE}",
             slug="seal-broken",
         ) from error
 
