@@ -240,6 +240,24 @@ def test_conflicts_open_a_work_tree_and_continue_finishes(make_project: MakeProj
     assert lab.run("check").code == 0
 
 
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_the_source_is_the_one_that_the_port_began_with(
+    make_project: MakeProject, what: str
+) -> None:
+    lab, root = conflict_lab(make_project)
+    port(lab, "--to", str(root), *TO)
+    place = lab.root / "build/port/demo-acme"
+    (place / "pkg/util.py").write_bytes(changed(LINES, 5, b"both five"))
+    git("rm", "-q", "--", "README.md", cwd=place)
+    was = lab.db.import_folder(root)
+    (root / "later.txt").write_text("pulled in the meantime\n")
+    if what == "gone":
+        shutil.rmtree(root)
+    done = port(lab, "--continue", device=None)
+    assert (done.code, done.json["status"]) == (0, "done"), done
+    assert lab.project.resolve("demo", "acme")[0].tree == was
+
+
 def test_abort_leaves_everything_as_it_was(make_project: MakeProject) -> None:
     lab, root = conflict_lab(make_project)
     before = state(lab)

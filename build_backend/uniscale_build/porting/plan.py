@@ -85,8 +85,13 @@ class Plan:
         return self.existing and self.new.version == self.pin.version
 
 
-def make_plan(db: GitDb, project: Project, request: Request, reporter: Reporter) -> Plan:
-    """Resolve the names, get both sources, verify the layers on what they were made on."""
+def make_plan(
+    db: GitDb, project: Project, request: Request, reporter: Reporter, known: Pin | None = None
+) -> Plan:
+    """Resolve the names, get both sources, verify the layers on what they were made on.
+
+    ``known`` is the new pin that an earlier run has found; it is taken as long as the store has it.
+    """
     backend = project.manifests.backend(request.backend)
     pin, movers, device = _who(project, backend, request)
     local = project.root / "third_party" / backend.name
@@ -95,6 +100,8 @@ def make_plan(db: GitDb, project: Project, request: Request, reporter: Reporter)
     if target is not None:
         obtain(db, target, local=local, reporter=reporter, offline=request.offline)
         new = target
+    elif known is not None and db.kept(f"pins/{known.tree}") == known.tree:
+        new = known
     else:
         found = obtain_version(db, backend, request.to, reporter=reporter, offline=request.offline)
         new = new_pin(pin, found, request)

@@ -95,7 +95,7 @@ def resume(project: Project, store: Store, reporter: Reporter, request: Request)
         if _closed(session, project):
             return Report(None, (), "done")
         session.restore(db)
-        plan = make_plan(db, project, asked, reporter)
+        plan = make_plan(db, project, asked, reporter, state.new)
         session.check_plan(plan)
         if state.phase == "open":
             session.take(db, plan)

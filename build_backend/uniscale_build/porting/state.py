@@ -10,6 +10,7 @@ from typing import Any
 
 from uniscale_build.git.db import Entry
 from uniscale_build.inplace.tree import InTree
+from uniscale_build.manifests.model import Origin, Pin
 from uniscale_build.porting.plan import Request
 from uniscale_build.porting.resolutions import Conflict
 
@@ -28,6 +29,7 @@ class State:
     source: str = ""  # opening: the tree that the work tree held before
     by_hand: bool = False  # a person has resolved something already
     expected: Mapping[str, tuple[str, str]] | None = None  # finishing: base and result by layer
+    new: Pin | None = None  # a new pin as the port began with it: its source may change or go
 
 
 def to_json(state: State) -> bytes:
@@ -50,6 +52,11 @@ def from_json(data: dict[str, Any], tree: InTree) -> State:
     data["request"] = Request(**data["request"])
     data["done"] = {int(at): oid for at, oid in data["done"].items()}
     data["expected"] = {n: (a, b) for n, (a, b) in (data["expected"] or {}).items()}
+    if new := data.get("new"):
+        origins = tuple(
+            Origin(**{**origin, "drop": tuple(origin["drop"])}) for origin in new["origins"]
+        )
+        data["new"] = Pin(**{**new, "origins": origins, "layers": tuple(new["layers"])})
     texts = tree.repo.list_tree(data["tree"]) if data["conflicts"] else {}
     conflicts = []
     for item in data["conflicts"]:

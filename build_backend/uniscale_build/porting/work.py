@@ -270,7 +270,8 @@ class Session:
 def _state(
     plan: Plan, done: Mapping[int, str], base: str, replayed: Replayed, request: Request
 ) -> State:
-    return State(request, plan.digest, dict(done), base, replayed.tree, replayed.conflicts)
+    new = None if plan.existing else plan.new
+    return State(request, plan.digest, dict(done), base, replayed.tree, replayed.conflicts, new=new)
 
 
 def _fill(db: GitDb, tree: InTree, plan: Plan, state: State) -> None:
