@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.datasets import helpers_cpp  # the compiled helper must be there
+from megatron.core.device import current_device
 from megatron.core.distributed import (
     DistributedDataParallel,
     DistributedDataParallelConfig,
@@ -42,7 +43,7 @@ def model_of(tensor: int, pipeline: int) -> DistributedDataParallel:
         share_embeddings_and_output_weights=False,
     )  # fmt: skip
     return DistributedDataParallel(
-        config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), gpt
+        config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), gpt.to(current_device())
     )
 
 
@@ -68,6 +69,28 @@ def forward_step(batches: Any, model: Any) -> tuple[torch.Tensor, Any]:
     return output, partial(loss_of)
 
 
+def trained(model: Any, steps: int, forward: Any = forward_step) -> list[float]:
+    """The losses of ``steps`` steps, where the last pipeline stage is; else none."""
+    model.broadcast_params()
+    optimizer = get_megatron_optimizer(
+        OptimizerConfig(optimizer="adam", lr=1e-2, use_distributed_optimizer=False, clip_grad=1.0),
+        [model],
+    )
+    run, losses = get_forward_backward_func(), []
+    for step in range(steps):
+        model.zero_grad_buffer()
+        optimizer.zero_grad()
+        batches = iter([batch_of(2 * step), batch_of(2 * step + 1)])
+        told = run(
+            forward_step_func=forward, data_iterator=batches, model=model,
+            num_microbatches=MICRO, seq_length=LENGTH, micro_batch_size=BATCH, forward_only=False,
+        )  # fmt: skip
+        done, norm, _ = optimizer.step()
+        assert done and norm is not None
+        losses += [sum(item["loss"].item() for item in told) / MICRO] if told else []
+    return losses
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name, default in (("tensor", 1), ("pipeline", 1), ("steps", 20)):
@@ -77,24 +100,7 @@ def main() -> None:
     parallel_state.initialize_model_parallel(args.tensor, args.pipeline)
     tensor_parallel.model_parallel_cuda_manual_seed(7)
     torch.manual_seed(7)
-    model = model_of(args.tensor, args.pipeline)
-    model.broadcast_params()
-    optimizer = get_megatron_optimizer(
-        OptimizerConfig(optimizer="adam", lr=1e-2, use_distributed_optimizer=False, clip_grad=1.0),
-        [model],
-    )
-    run, losses = get_forward_backward_func(), []
-    for step in range(args.steps):
-        model.zero_grad_buffer()
-        optimizer.zero_grad()
-        batches = iter([batch_of(2 * step), batch_of(2 * step + 1)])
-        told = run(
-            forward_step_func=forward_step, data_iterator=batches, model=model,
-            num_microbatches=MICRO, seq_length=LENGTH, micro_batch_size=BATCH, forward_only=False,
-        )  # fmt: skip
-        done, norm, _ = optimizer.step()
-        assert done and norm is not None
-        losses += [sum(item["loss"].item() for item in told) / MICRO] if told else []
+    losses = trained(model_of(args.tensor, args.pipeline), args.steps)
     shape = {
         "data": parallel_state.get_data_parallel_world_size(),
         "tensor": args.tensor,
