@@ -75,7 +75,7 @@ operators: Counter[str] = Counter()
 
 
 def _wrapped(behind: torch.Tensor) -> torch.Tensor:
-    made = torch._C._acc.create_empty_tensor(behind.shape, behind.dtype)  # type: ignore[attr-defined]
+    made = torch._C._acc.create_empty_tensor(behind.shape, behind.dtype)
     _behind[made.untyped_storage()._cdata] = behind
     return made
 

@@ -93,15 +93,41 @@ def train(job: TrainJob, start: Path | None) -> None:
 
 
 def _begin(args: dict[str, Any]) -> None:
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    usual = "nccl" if torch.cuda.is_available() else "gloo"
+    usual = _choose_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group(os.environ.get(COLLECTIVE, usual))
     parallel_state.initialize_model_parallel(
         args["tensor_model_parallel_size"], args["pipeline_model_parallel_size"]
     )
     tensor_parallel.model_parallel_cuda_manual_seed(args["seed"])
     torch.manual_seed(args["seed"])
+
+
+def _choose_device(index: int) -> str:
+    """Make chip ``index`` this process's own; gives the usual backend of what that is."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(index)
+        return "nccl"
+    if (chips := _vendors()) is not None:
+        chips.set_device(index)
+    return "gloo"
+
+
+def _vendors() -> Any:
+    """The module of Megatron's that knows a vendor's chips; None without our layer for them."""
+    try:
+        from megatron.core import device
+    except ImportError:
+        return None
+    return device if getattr(device, "vendor_device", str)() else None
+
+
+def _device() -> torch.device:
+    """Where this process trains."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    chips = _vendors()
+    where: torch.device = torch.device("cpu") if chips is None else chips.current_device()
+    return where
 
 
 def _model(args: dict[str, Any], vocabulary: int) -> Any:
@@ -144,8 +170,7 @@ def _model(args: dict[str, Any], vocabulary: int) -> Any:
         rotary_base=args["rotary_base"],
         share_embeddings_and_output_weights=not args["untie_embeddings_and_output_weights"],
     )
-    if torch.cuda.is_available():
-        gpt.cuda()
+    gpt.to(_device())
     wrapped = DistributedDataParallel(
         config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), gpt
     )
@@ -189,9 +214,7 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """The micro batches of one step that are this process's; sample ``first`` begins the step."""
     rows, length = args["micro_batch_size"], args["seq_length"]
-    device = (
-        torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
-    )
+    device = _device()
     positions = torch.arange(length, device=device).expand(rows, -1)
     mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=device).triu(1)
     for number in range(micro):
