@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +98,24 @@ def test_a_run_that_is_given_nothing_completes_it_too(tmp_path: Path) -> None:
     assert check_site(site) == stored
     publish(site, request)
     assert len(check_site(site)) == 3
+
+
+def test_workers_of_a_killed_run_do_not_keep_the_lock(tmp_path: Path) -> None:
+    """Many or large wheels are read by processes of their own, which inherit the open lock."""
+    for number in range(200):
+        payload_wheel(tmp_path / "dist", "vllm", f"0.{number}.0")
+    words = [sys.executable, "-m", "uniscale_build", "index"]
+    first = subprocess.Popen([*words, str(tmp_path / "dist"), "--out", str(tmp_path / "site")],
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
+    workers: list[str] = []
+    while not workers and first.poll() is None:
+        workers = children.read_text().split()
+    assert workers, "it was over before it could be killed"
+    first.kill()
+    first.wait()
+    payload_wheel(tmp_path / "more", "llama.cpp", "0.5.0", "MUSA_S5000")
+    ran = subprocess.run([*words, str(tmp_path / "more"), "--out", str(tmp_path / "site")],
+                         capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert check_site(tmp_path / "site") == {"uniscale_llama_cpp-0.5.0+musa43-py3-none-any.whl"}

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def ends_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """From here on this process is sent the signal ``number`` when its parent dies.
+
+    ``parent`` is who that was when it was started; one that has died since ends it at once.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, number)
+    if os.getppid() != parent:  # it has died before we could ask
+        sys.exit(130)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from uniscale_build.ending import ends_with
 from uniscale_build.errors import IndexSiteError, UniscaleError, WheelError, raise_all
 from uniscale_build.index.entry import Entry, Sidecars, check_file_name, read_entry
 from uniscale_build.index.state import Source, source_of
@@ -125,7 +126,8 @@ def take_all(jobs: Sequence[Job], reporter: Reporter) -> Iterator[Taken]:
     from concurrent.futures import ProcessPoolExecutor  # takes as long as reading a wheel
 
     chunk = max(1, min(64, len(jobs) // (workers * 4)))
-    with ProcessPoolExecutor(workers) as pool:
+    # Workers have the index's lock open: one that outlived us would hold it for ever.
+    with ProcessPoolExecutor(workers, initializer=ends_with, initargs=(os.getpid(),)) as pool:
         for number, taken in enumerate(pool.map(take, jobs, chunksize=chunk), 1):
             yield taken
             reporter.advance(number, len(jobs), "wheels")

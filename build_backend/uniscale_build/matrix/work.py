@@ -7,7 +7,6 @@ The process ends when the one that started it does, and takes the compilers alon
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -18,9 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from uniscale_build.ending import ends_with
+
 Event = Mapping[str, object]
 _EVERY = 0.2  # seconds between two events of progress
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _LOG_END = 400_000  # bytes of upstream's log that are kept
 
 
@@ -76,8 +76,7 @@ class Events:
 
 def main() -> int:
     """Build what standard input says; the last event is ``done`` or ``failed``."""
-    parent = os.getppid()
-    _die_with(parent)
+    ends_with(os.getppid(), signal.SIGTERM)
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     job = Job(**json.load(sys.stdin))
@@ -105,13 +104,6 @@ def main() -> int:
         crash = UniscaleError(what, hint="the log has the traceback", slug="crashed")
         events.send("failed", errors=[crash.as_json()], exit_code=1)
         return 1
-
-
-def _die_with(parent: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != parent:  # it has died before we could ask
-        sys.exit(130)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -91,8 +91,11 @@ def check_rebuild(subject: Subject, reporter: Reporter, *, offline: bool = False
         return Check("rebuild", "unchecked", f"{error.name} is not installed, which builds", _BUILD)
     except UniscaleError as error:
         first = error.findings()[0]
-        return Check("rebuild", "unchecked", f"it cannot be built here: {first.what}",
-                     first.hint or "")  # fmt: skip
+        hint = first.hint or ""
+        if first.slug == "compile":  # its log went with the fresh cache
+            names = ",".join(str(info["backend"]) for info in subject.infos.values())
+            hint = f"to see all of it: uniscale-build wheel --split --backend {names}"
+        return Check("rebuild", "unchecked", f"it cannot be built here: {first.what}", hint)
 
 
 def _rebuild(subject: Subject, reporter: Reporter, offline: bool) -> Check:
