@@ -144,6 +144,11 @@ def test_faults_of_all_files_come_at_once(root: Path) -> None:
     assert {error.slug for error in faults(root)} == {"field", "missing-key", "unknown-key", "yaml"}
 
 
+def test_a_key_given_twice_hides_no_other_fault_of_its_file(root: Path) -> None:
+    edit(root, DEVICES, "vendor: Acme\n", "title: again\nvender: Acme\n")
+    assert {error.slug for error in faults(root)} == {"duplicate-key", "missing-key", "unknown-key"}
+
+
 def test_a_backend_that_cannot_be_read_is_not_reported_as_unknown_too(root: Path) -> None:
     put(root, BACKENDS, "a: [")
     assert [error.slug for error in faults(root)] == ["yaml"]

@@ -46,8 +46,11 @@ class Value:
         return self.data
 
 
-def load(path: Path, *, shown: str | None = None) -> Value:
-    """The one document in ``path``; `ManifestError` (or `Problems`) says what is wrong where."""
+def load(path: Path, *, shown: str | None = None, told: list[UniscaleError] | None = None) -> Value:
+    """The one document in ``path``; `ManifestError` (or `Problems`) says what is wrong where.
+
+    ``told`` is as for `parse`.
+    """
     name = shown or os.fspath(path)
     try:
         raw = path.read_bytes()
@@ -55,11 +58,15 @@ def load(path: Path, *, shown: str | None = None) -> Value:
         raise ManifestError(
             f"cannot be read: {os.strerror(error.errno or 0).lower()}", where=name, slug="no-file"
         ) from error
-    return parse(raw, name)
+    return parse(raw, name, told)
 
 
-def parse(raw: bytes, name: str) -> Value:
-    """The one document in ``raw``; ``name`` is used in errors."""
+def parse(raw: bytes, name: str, told: list[UniscaleError] | None = None) -> Value:
+    """The one document in ``raw``; ``name`` is used in errors.
+
+    Faults that leave the rest readable (keys given twice, tags) go into ``told`` where it is given:
+    the first of two is read on. Otherwise they are raised.
+    """
     import yaml
 
     if len(raw) > MAX_BYTES:
@@ -87,7 +94,10 @@ def parse(raw: bytes, name: str) -> Value:
         raise ManifestError("is empty", where=name, slug="yaml")
     errors: list[UniscaleError] = []
     value = _convert(node, name, errors)
-    raise_all(errors)
+    if told is None:
+        raise_all(errors)
+    else:
+        told.extend(errors)
     return value
 
 

@@ -198,7 +198,7 @@ def _read(
     path: Path, root: Path, errors: list[UniscaleError], read: Callable[[Fields, str], Item]
 ) -> Item:
     shown = path.relative_to(root.parent).as_posix()
-    fields = Fields(load(path, shown=shown), errors)
+    fields = Fields(load(path, shown=shown, told=errors), errors)
     item = read(fields, shown)
     if isinstance(item, Adaptation):
         name, file = f"{item.device}/{item.backend}", f"{path.parent.name}/{path.stem}"
