@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchlib import ROOT, Took, machine, run, save
 
-PAIRS = (("vllm", "Cambricon_MLU"), ("Megatron-LM", "cpu"), ("sglang", "cpu"))
+PAIRS = (("vllm", "Cambricon_MLU"), ("Megatron-LM", "Cambricon_MLU"), ("sglang", "cpu"))
 UPSTREAM = ("requirements", "build")
 LIMIT = 5.0  # seconds of wall beside upstream's own step
 PLANS_LIMIT = 1.0
