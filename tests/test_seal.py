@@ -169,6 +169,16 @@ def test_who_has_no_key_learns_of_changes_too(sealing: Sealing) -> None:
     assert caught.value.slug == "seal-broken"
 
 
+def test_a_seal_that_layer_yaml_does_not_speak_of(sealing: Sealing) -> None:
+    sealing.seal()
+    path = sealing.folder / "layer.yaml"
+    path.write_text(path.read_text().replace("sealed: true\n", ""))
+    for more in ((), ("--fix",)):
+        ran = sealing.lab.run("check", "-b", "demo", *more)
+        assert (ran.code, "error[seal-broken]" in ran.out) == (5, True), ran
+    assert f"result: {sealing.result}" in path.read_text()
+
+
 def test_comments_in_layer_yaml_are_free(sealing: Sealing) -> None:
     sealing.seal()
     path = sealing.folder / "layer.yaml"

@@ -235,6 +235,15 @@ def _fix(layer: Layer) -> str:
 @contextlib.contextmanager
 def _plain(db: GitDb, layer: Layer, found: Findings) -> Iterator[Layer | None]:
     """The layer with its files readable; None for a sealed one whose key is not here."""
+    if not layer.sealed and (layer.folder / "sealed.age").exists():
+        # Taken for a plain layer it would change nothing, and --fix would write just that down.
+        raise LayerError(
+            "holds sealed.age, but does not say that it is sealed",
+            where=f"{layer.where}/layer.yaml",
+            hint="restore layer.yaml from git; when the layer shall be plain, remove sealed.age "
+            "and sealed.sig",
+            slug="seal-broken",
+        )
     if not layer.sealed:
         yield layer
         return
