@@ -8,6 +8,8 @@ from pathlib import Path
 
 from uniscale_build.errors import ToolchainError, UniscaleError
 
+_INTERRUPTED = 130  # as a shell tells of a program that Ctrl-C ended
+
 
 def main() -> None:
     """Run the command line; the exit code is the error's class (130 after Ctrl-C)."""
@@ -21,7 +23,8 @@ def run(argv: list[str]) -> int:
         from uniscale_build.cli.app import app
 
         code = app(argv, prog_name="uniscale-build", standalone_mode=False)
-        return int(code or 0)
+        # Typer makes an exit code of KeyboardInterrupt, and says nothing.
+        return _interrupted() if code == _INTERRUPTED else int(code or 0)
     except UniscaleError as error:
         if verbose:
             raise
@@ -39,8 +42,7 @@ def run(argv: list[str]) -> int:
         )
         return ToolchainError.exit_code
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         # Whoever read us has gone: what they wanted they have.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,13 +76,18 @@ def _of_system(error: OSError) -> UniscaleError:
     )
 
 
+def _interrupted() -> int:
+    print("interrupted; run the same command again to go on", file=sys.stderr)
+    return _INTERRUPTED
+
+
 def _usage(error: Exception, argv: list[str]) -> int:
     from typer import Abort, Exit
 
     if isinstance(error, Exit):
         return int(error.exit_code)
     if isinstance(error, Abort):
-        return 130
+        return _interrupted()
     show = getattr(error, "show", None)
     if show is None:
         if "-v" in argv or "--verbose" in argv:

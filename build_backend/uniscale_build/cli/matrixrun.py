@@ -66,7 +66,7 @@ def run_matrix(project: Project, rows: list[Row], asked: Asked, *, json: bool) -
                 runner.run()
         except KeyboardInterrupt:
             _interrupted(builds, folder)
-            raise typer.Exit(130) from None
+            raise SystemExit(130) from None  # told above
         finally:
             executor.close()
     _tell(builds, plain, folder, time.monotonic() - began, json=json)
