@@ -10,6 +10,7 @@ Needs scikit-build-core, hatchling and wheel; isal for what ``fast`` can do.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import statistics
@@ -29,6 +30,7 @@ LIBRARIES, SOURCES = 255_000_000, 45_000_000  # bytes of each kind
 FILES = 3146
 LIMITS = {"default_wall_s": 4.0, "unchanged_cpu_over_hash_s": 0.3}
 TAG = "py3-none-linux_x86_64"
+PEERS = ("scikit_build_core", "hatchling", "wheel")
 
 HASH = """
 import hashlib, os, sys, time
@@ -249,6 +251,8 @@ def versions() -> dict[str, str]:
 
 def main() -> None:
     """Measure, print, keep."""
+    if missing := [name for name in PEERS if importlib.util.find_spec(name) is None]:
+        sys.exit(f"not installed: {', '.join(missing)}")
     began = machine()
     with tempfile.TemporaryDirectory(prefix="bench-wheel-") as name:
         work = Path(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from uniscale_build.errors import UniscaleError
 from uniscale_build.git.db import EMPTY_TREE, GitDb, Running
+from uniscale_build.git.entry import blob_id
 from uniscale_build.layers import together
 from uniscale_build.layers.layer import Layer, apply_layer, apply_linted, read_layer
 from uniscale_build.layers.layerfile import About, export, new_yaml, write_folder
@@ -170,6 +171,37 @@ def test_what_lint_refuses_reaches_no_git(
         apply_layer(db, layer.base, layer)
     assert gits == []
     assert not db.has(hashlib.sha1(b"blob %d\0" % len(evil) + evil).hexdigest())
+
+
+def test_what_the_store_has_is_not_written_again(
+    db: GitDb, layer: Layer, gits: list[tuple[str, ...]]
+) -> None:
+    """Neither files nor trees; what is missing is, whatever it is."""
+
+    def writers() -> list[str]:
+        found = [args[0] for args in gits if args[0] in ("hash-object", "mktree")]
+        gits.clear()
+        return found
+
+    apply_layer(db, layer.base, layer)
+    gits.clear()
+    assert apply_layer(db, layer.base, layer) == layer.result
+    assert writers() == []
+    blob = blob_id((layer.folder / "overlay" / "new" / "one.py").read_bytes())
+    for oid, writer in ((blob, "hash-object"), (layer.result, "mktree")):
+        (db.path / "objects" / oid[:2] / oid[2:]).unlink()
+        assert apply_layer(db, layer.base, layer) == layer.result
+        assert writers() == [writer] and db.has(oid)
+
+
+def test_a_file_that_changes_after_it_was_looked_at_is_refused(db: GitDb, layer: Layer) -> None:
+    file = layer.folder / "overlay" / "new" / "one.py"
+    file.write_bytes(b"what is looked at\n")
+    found = lint_layer(layer)
+    file.write_bytes(b"something else\n")
+    with pytest.raises(UniscaleError) as raised:
+        apply_linted(db, layer.base, layer, found)
+    assert raised.value.slug == "changed-meanwhile"
 
 
 def test_an_index_is_written_and_read_as_git_does_it(db: GitDb) -> None:

@@ -94,6 +94,14 @@ class GitDb:
         """True when the object is in the store (for completeness see `keep`)."""
         return self.run("cat-file", "-e", oid, check=False).code == 0
 
+    def has_loose(self, oid: str) -> bool:
+        """True when the object is in the store, as a file of its own: asked without git.
+
+        git looks for SHA-1 collisions in all that it writes: neither of two files that share an id
+        is here, and bytes that have the id of what is here are the same.
+        """
+        return os.path.exists(f"{self.path}/objects/{oid[:2]}/{oid[2:]}")
+
     def keep(self, name: str, oid: str) -> None:
         """Point ``refs/uniscale/<name>`` at ``oid``: complete, and safe from pruning."""
         self.run("update-ref", f"refs/uniscale/{name}", oid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 SYMLINK = "120000"
@@ -14,3 +15,10 @@ class Entry:
 
     mode: str
     oid: str
+
+
+def blob_id(data: bytes) -> str:
+    """The id that git gives a file's bytes."""
+    value = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
+    value.update(data)
+    return value.hexdigest()

@@ -87,6 +87,11 @@ class Listing:
             else:
                 yield lead + name
 
+    def prepare(self, paths: Iterable[bytes]) -> None:
+        """Do what `changed_tree` needs for changes to these files, when there is time for it."""
+        for folder in (b"", *folders(paths)):
+            _id(self.inside(folder))
+
     @functools.cached_property
     def links(self) -> Mapping[bytes, str]:
         """The symbolic links, and the blobs that hold their targets."""
@@ -157,7 +162,8 @@ def _both(path: bytes) -> StoreError:
 
 def _write(db: GitDb, made: Mapping[bytes, dict[bytes, bytes]]) -> str:
     """Write folders (path → name → mode, type and id), the deepest first; the root's id."""
-    texts, ids = [], []
+    new: dict[str, bytes] = {}  # what the store has not: id → entries
+    tree = ""
     for folder in sorted(made, key=lambda path: path.count(b"/") + bool(path), reverse=True):
         inside = made[folder]
         parent, _, name = folder.rpartition(b"/")
@@ -165,34 +171,31 @@ def _write(db: GitDb, made: Mapping[bytes, dict[bytes, bytes]]) -> str:
             if made[parent].get(name, b"").startswith(_FOLDER):
                 del made[parent][name]
             continue
-        texts.append(b"".join([head + b"\t" + n + b"\0" for n, head in inside.items()]) + b"\0")
-        ids.append(_id(inside))
+        tree = _id(inside)
+        if not db.has_loose(tree):
+            new[tree] = b"".join([head + b"\t" + n + b"\0" for n, head in inside.items()]) + b"\0"
         if folder:
             if not made[parent].get(name, _FOLDER).startswith(_FOLDER):
                 raise _both(folder)
-            made[parent][name] = _FOLDER + ids[-1].encode()
-    # --missing: the ids are of objects that are in the store, or of folders that come before.
-    ran = db.run("mktree", "--batch", "-z", "--missing", stdin=b"".join(texts))
-    if ran.text.split() != ids:
-        raise StoreError("git made other trees than were asked for", where=str(db.path))
-    return ids[-1]
-
-
-def _raw(oid: bytes) -> bytes:
-    return bytes.fromhex(oid.decode())
+            made[parent][name] = _FOLDER + tree.encode()
+    if new:
+        # --missing: the ids are of objects that are in the store, or of folders that come before.
+        ran = db.run("mktree", "--batch", "-z", "--missing", stdin=b"".join(new.values()))
+        if ran.text.split() != list(new):
+            raise StoreError("git made other trees than were asked for", where=str(db.path))
+    return tree
 
 
 def _id(inside: Mapping[bytes, bytes]) -> str:
-    """The id of a folder: names in git's order, where a folder's ends in a slash."""
-    rows = [
-        (name + b"/" if head.startswith(_FOLDER) else name, head, name)
-        for name, head in inside.items()
-    ]
-    rows.sort()
-    data = b"".join(
-        [
-            b"%b %b\0%b" % (head[: head.index(b" ")].lstrip(b"0"), name, _raw(head[-40:]))
-            for _, head, name in rows
-        ]
-    )
+    """The id of a folder, whose names are in git's order: there a folder's ends in a slash."""
+    data = b"".join([row for _, row in sorted(map(_row, inside.items()))])
     return hashlib.sha1(b"tree %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _row(entry: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """What a name is sorted by, and its part of a tree object."""
+    name, head = entry
+    mode = head[: head.index(b" ")].lstrip(b"0")
+    row = b"%b %b\0%b" % (mode, name, bytes.fromhex(head[-40:].decode()))
+    return (name + b"/" if head.startswith(_FOLDER) else name), row

@@ -168,6 +168,8 @@ def _finish(db: GitDb, base: str, layer: Layer, found: Lint, work: Applying) -> 
 
     def look() -> None:
         problems.extend(in_the_way(layer, found, work.before))
+        names = {name for section in found.sections for name in section.names}
+        work.before.prepare(names.union(file.path for file in found.overlay))
 
     files: dict[bytes, Entry | None] = {}
     if found.patches:
@@ -179,8 +181,8 @@ def _finish(db: GitDb, base: str, layer: Layer, found: Lint, work: Applying) -> 
         look()
     raise_all(problems)
     check_links(db, work.before.links, files, layer)
-    for file, oid in zip(found.overlay, work.oids(), strict=True):
-        files[file.path] = Entry(file.mode, oid)
+    raise_all(list(work.written()))
+    files.update((file.path, Entry(file.mode, file.oid)) for file in found.overlay)
     return changed_tree(db, work.before, files)
 
 

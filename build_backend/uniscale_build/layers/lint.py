@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from uniscale_build.errors import LayerError
-from uniscale_build.git.entry import GITLINK, SYMLINK
+from uniscale_build.git.entry import GITLINK, SYMLINK, blob_id
 from uniscale_build.layers.layerfile import patch_label, shown
 from uniscale_build.layers.markers import marker_problems
 from uniscale_build.layers.patchtext import read_patch
@@ -40,10 +40,12 @@ _CONFLICT = re.compile(rb"^(?:<<<<<<< |>>>>>>> )", re.MULTILINE)
 
 
 class Added(NamedTuple):
-    """A file of an overlay: its path in the tree, where it lies, and whether it may be run."""
+    """A file of an overlay: its path in the tree, where it lies, the id of its bytes as they were
+    looked through, and whether it may be run."""
 
     path: bytes
     file: bytes
+    oid: str
     executable: bool
 
     @property
@@ -292,7 +294,8 @@ def _overlay_file(layer: Layer, root: bytes, path: bytes) -> Lint:
     name, where = path[8:], f"{layer.where}/{shown(path)}"
     file = root + b"/" + path
     data, about = _read(file)
-    found = Lint(overlay=[Added(name, file, bool(about.st_mode & stat.S_IXUSR))])
+    executable = bool(about.st_mode & stat.S_IXUSR)
+    found = Lint(overlay=[Added(name, file, blob_id(data), executable)])
     if (told := path_problem(name)) is not None:
         found.errors.append(LayerError(f"{shown(name)} {told[1]}", where=where, slug=told[0]))
     found.warnings += _path_warnings(name, where)

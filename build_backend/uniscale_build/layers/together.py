@@ -10,7 +10,8 @@ of the files that its patches are about, and of nothing else.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
@@ -45,7 +46,8 @@ class Applying:
         self._db = db
         self._alone = alone or cores() < 2
         self._stack = contextlib.ExitStack()
-        self._hashed: Callable[[], list[str]]
+        self._new: list[Added] = []
+        self._written: Callable[[], list[str]]
         self._second: list[Patch] = []
         self._other: tuple[Index, Running] | None = None
         self.before = db.listing(base, keep=True)
@@ -62,13 +64,21 @@ class Applying:
         self._stack.__exit__(kind, error, trace)
 
     def added(self, files: Sequence[Added]) -> None:
-        """Files of the overlay: git hashes them from now on."""
-        paths = [file.file for file in files]
-        self._hashed = self._stack.enter_context(self._db.writing_files(paths))
+        """Files of the overlay: git writes those that the store has not, from now on."""
+        self._new = [file for file in files if not self._db.has_loose(file.oid)]
+        paths = [file.file for file in self._new]
+        self._written = self._stack.enter_context(self._db.writing_files(paths))
 
-    def oids(self) -> list[str]:
-        """The blobs of the files that `added` was told, when they are written."""
-        return self._hashed()
+    def written(self) -> Iterator[LayerError]:
+        """Wait until the files are written; an error for each that is not what was looked at."""
+        for file, oid in zip(self._new, self._written(), strict=True):
+            if oid != file.oid:
+                yield LayerError(
+                    f"{shown(file.path)} was changed while it was read",
+                    where=os.fsdecode(file.file),
+                    hint="run it again when nobody writes there",
+                    slug="changed-meanwhile",
+                )
 
     def patch(self, patch: Patch, of: int) -> None:
         """One patch ``of`` so many; the second git begins when it has enough of them."""
