@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+from importlib import import_module
 
 import pytest
+import typer
+from typer.main import get_group
+from uniscale_build.cli.app import COMMANDS, application
 
 from tests.conftest import MakeProject
 from tests.upstreams import Lab
@@ -60,3 +64,19 @@ def test_a_wrong_command_line_stays_a_usage_error(lab: Lab) -> None:
         ran = lab.run("status", "--bakend", "demo", *more)
         assert (ran.code, "No such option" in ran.err) == (2, True), ran
     assert json.loads(lab.ok("status", "-b", "demo", "--json").out)
+
+
+def test_each_command_is_looked_for_in_the_module_that_has_it() -> None:
+    for module, commands in COMMANDS.items():
+        app = typer.Typer()
+        import_module(f"uniscale_build.cli.{module}").register(app)
+        names = [
+            one.name or getattr(one.callback, "__name__", "") for one in app.registered_commands
+        ]
+        names += [one.name for one in app.registered_groups]
+        assert tuple(names) == commands
+        for word in commands:
+            assert set(commands) == set(get_group(application(word)).commands)
+    every = [word for commands in COMMANDS.values() for word in commands]
+    assert set(get_group(application("wheell")).commands) == set(every)
+    assert len(set(every)) == len(every)

@@ -277,11 +277,11 @@ def scripts(node: object) -> list[str]:
 @pytest.mark.parametrize("service", ["github", "gitlab"])
 def test_pipeline_files_fit_the_schema_and_their_commands_exist(service: str) -> None:
     import typer.main
-    from uniscale_build.cli.app import app
+    from uniscale_build.cli.app import application
 
     schema = {"github": "github-workflows", "gitlab": "gitlab-ci"}[service]
     data = valid((ROOT / "ci" / f"{service}.yml").read_text(encoding="utf-8"), schema)
-    commands: Any = typer.main.get_command(app)
+    commands: Any = typer.main.get_command(application())
     used = [text for text in scripts(data) if "uniscale-build" in text]
     assert used
     for text in used:

@@ -20,8 +20,9 @@ def run(argv: list[str]) -> int:
     """Run one command line and give its exit code; a traceback only with ``-v``."""
     verbose = "-v" in argv or "--verbose" in argv
     try:
-        from uniscale_build.cli.app import app
+        from uniscale_build.cli.app import application
 
+        app = application(argv[0] if argv else "")
         code = app(argv, prog_name="uniscale-build", standalone_mode=False)
         # Typer makes an exit code of KeyboardInterrupt, and says nothing.
         return _interrupted() if code == _INTERRUPTED else int(code or 0)

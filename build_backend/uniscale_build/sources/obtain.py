@@ -1,4 +1,7 @@
-"""Gets pinned source into the object store, by whatever way works, and verifies its tree."""
+"""Gets pinned source into the object store, by whatever way works, and verifies its tree.
+
+What speaks to a network is imported where it is needed: mostly the store has everything.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,6 @@ from uniscale_build.git.db import GitDb
 from uniscale_build.ids import is_object_id, slug
 from uniscale_build.manifests.model import Backend, Origin, Pin
 from uniscale_build.progress import Reporter, Silent
-from uniscale_build.sources import archive, debian, pypi
-from uniscale_build.sources.download import download, without_secrets
 from uniscale_build.store import digest, write_atomic
 
 
@@ -121,6 +122,8 @@ def import_origin(db: GitDb, origin: Origin, reporter: Reporter) -> str:
 
 
 def _from_git(db: GitDb, commit: str, origin: Origin) -> str:
+    from uniscale_build.sources.download import without_secrets
+
     parts = urlsplit(origin.url)
     proxies = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
     proxied = any(os.environ.get(name) for name in proxies)
@@ -140,12 +143,18 @@ def _from_git(db: GitDb, commit: str, origin: Origin) -> str:
 
 
 def _from_index(db: GitDb, origin: Origin, reporter: Reporter) -> str:
+    from uniscale_build.sources import pypi
+    from uniscale_build.sources.download import download
+
     kept = db.store.downloads / origin.sha256 / origin.file
     url = "" if kept.is_file() else pypi.find_file(origin.project, origin.file).url
     return _import(db, download(db.store, url, origin.sha256, origin.file, reporter), origin)
 
 
 def _from_debian(db: GitDb, origin: Origin, reporter: Reporter) -> str:
+    from uniscale_build.sources import debian
+    from uniscale_build.sources.download import download
+
     kept = db.store.downloads / origin.sha256 / origin.file
     urls = [""] if kept.is_file() else debian.addresses(origin.project, origin.file)
     for number, url in enumerate(urls, 1):
@@ -159,11 +168,15 @@ def _from_debian(db: GitDb, origin: Origin, reporter: Reporter) -> str:
 
 
 def _from_archive(db: GitDb, origin: Origin, reporter: Reporter) -> str:
+    from uniscale_build.sources.download import download
+
     name = urlsplit(origin.url).path.rsplit("/", 1)[-1] or "archive"
     return _import(db, download(db.store, origin.url, origin.sha256, name, reporter), origin)
 
 
 def _import(db: GitDb, path: Path, origin: Origin) -> str:
+    from uniscale_build.sources import archive
+
     found = archive.members(path, origin.path, origin.drop)
     return db.import_files((member.path, member.mode, member.data) for member in found)
 
@@ -241,18 +254,21 @@ def _release(db: GitDb, backend: Backend, version: str, reporter: Reporter, offl
     model = release_origin(backend)
     ref = f"releases/{slug(model.project)}/{version}/{slug(model.path or 'root').replace('/', '-')}"
     tree = db.kept(ref)
-    if tree is None and offline:
+    if tree is not None:
+        origin = _recalled(db, ref, model)
+        return Found(tree, f"{model.project} {version}", version, origin=origin)
+    if offline:
         raise SourceError(f"{model.project} {version} is not in the cache", slug="no-source")
-    known = {} if tree is not None else pypi.releases(model.project)
-    if tree is None and version not in known:
+    from uniscale_build.sources import pypi
+    from uniscale_build.sources.download import download
+
+    known = pypi.releases(model.project)
+    if version not in known:
         raise SourceError(
             f"{model.project} has no source distribution of version {version}",
             hint=did_you_mean(version, [*list(known)[-12:], *(p.version for p in backend.pins)]),
             slug="no-version",
         )
-    if tree is not None:
-        origin = _recalled(db, ref, model)
-        return Found(tree, f"{model.project} {version}", version, origin=origin)
     file = known[version]
     reporter.stage("fetch", file.name)
     origin = Origin("sdist", project=model.project, file=file.name, sha256=file.sha256,
