@@ -175,6 +175,28 @@ def raise_all(errors: Sequence[UniscaleError]) -> None:
         raise Problems(errors)
 
 
+class Gathering:
+    """A context: an error inside goes to ``errors``, to be told with the rest, and work goes on."""
+
+    def __init__(self, errors: list[UniscaleError]) -> None:
+        self._errors = errors
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, UniscaleError):
+            return False
+        self._errors += error.findings()
+        return True
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first ``most`` of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the nearest of ``known``, or lists them all when none is near."""
     import difflib  # only for the few who mistype

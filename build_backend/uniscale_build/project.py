@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from uniscale_build.errors import SettingsError, UniscaleError, raise_all
+from uniscale_build.errors import Gathering, SettingsError, UniscaleError, raise_all
 from uniscale_build.layers.layer import Layer, find_layer
 from uniscale_build.manifests.load import load_manifests
 from uniscale_build.manifests.model import Adaptation, Manifests, Pin
@@ -44,10 +44,8 @@ class Project:
         found: list[Layer] = []
         errors: list[UniscaleError] = []
         for name in names:
-            try:
+            with Gathering(errors):
                 found.append(find_layer(self.patches, pin.backend, name))
-            except UniscaleError as error:
-                errors.extend(error.findings())
         raise_all(errors)
         return tuple(found)
 

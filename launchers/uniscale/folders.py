@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
+from uniscale_build.errors import SettingsError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 DATA = "UNISCALE_DATA"
 STATE = "UNISCALE_STATE"
@@ -21,6 +23,22 @@ def data(environ: Mapping[str, str] | None = None) -> str:
         return os.path.abspath(os.path.expanduser(told))
     home = env.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.path.join(home, "uniscale")
+
+
+def named(variable: str, holding: str) -> Iterator[str]:
+    """The folders in a variable, as in PATH; `SettingsError` for what is none.
+
+    ``holding`` says in an error what each of them holds.
+    """
+    for entry in filter(None, os.environ.get(variable, "").split(os.pathsep)):
+        if not os.path.isdir(entry):
+            raise SettingsError(
+                f"{variable} names {entry!r}, which is not a folder",
+                where=f"environment variable {variable}",
+                hint=f"each entry is a folder that holds {holding}",
+                slug="no-folder",
+            )
+        yield entry
 
 
 def environments() -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from uniscale import folders
 from uniscale.config import remembered, servefile
 from uniscale_build.errors import Problems, UniscaleError
+from uniscale_build.store import cache_dir
 
 RICH = """
 experiment: {name: ours, env: {TOKEN: "$(touch x) 模型"}}
@@ -147,3 +148,14 @@ def test_twice_is_the_same(
             return
         patch.setattr(servefile, "read", never)
         assert remembered.plan(path, ()) == first
+
+
+@pytest.mark.parametrize("variable", ["UNISCALE_CACHE", "XDG_CACHE_HOME", "HOME"])
+def test_the_cache_is_where_builds_have_theirs(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found here without what `store` imports: this stands before exec."""
+    for name in ("UNISCALE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert folders.cache() == str(cache_dir())

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uniscale_build import __version__, recordfile
-from uniscale_build.errors import UniscaleError, WheelError, raise_all
+from uniscale_build.errors import UniscaleError, WheelError, raise_all, some
 from uniscale_build.recordfile import Row
 from uniscale_build.store import disk_errors, write_atomic
 
@@ -187,9 +187,8 @@ def _main_folder(prefix: Path, folders: Sequence[Path], left: list[str], main: s
     for folder in folders:
         if re.sub(r"[-_.]+", "_", folder.name.split("-")[0]).lower() == wanted:
             return folder
-    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
     raise WheelError(
-        f"no distribution in the payload lists {', '.join(left[:3])}{more}",
+        f"no distribution in the payload lists {some(left, 3)}",
         where=str(prefix),
         hint="name the distribution that they belong to: "
         + ", ".join(folder.name.split("-")[0] for folder in folders),

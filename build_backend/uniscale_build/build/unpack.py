@@ -13,7 +13,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from uniscale_build import recordfile
 from uniscale_build.build.scripts import ANYWHERE
-from uniscale_build.errors import UniscaleError, WheelError, raise_all
+from uniscale_build.errors import UniscaleError, WheelError, raise_all, some
 from uniscale_build.members import check_names
 from uniscale_build.store import disk_errors
 
@@ -177,18 +177,13 @@ class _Unpacking:
             (sorted(listed.keys() - found.keys()), "listed in RECORD and not there"),
         ):
             if names:
-                self._wrong(f"{_some(names)}: {what}", "record")
+                self._wrong(f"{some(names, 3)}: {what}", "record")
 
 
 def _create(path: Path, executable: bool) -> BinaryIO:
     """A new file to write; a payload's files get their exact modes when they are put together."""
     mode = 0o755 if executable else 0o644
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _script(module: str, attribute: str) -> bytes:

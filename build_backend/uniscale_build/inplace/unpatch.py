@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from uniscale_build.errors import StoreError, UnsavedEditsError, raise_all
+from uniscale_build.errors import StoreError, UnsavedEditsError, raise_all, some
 from uniscale_build.git.db import Entry, GitDb, run_git
 from uniscale_build.git.entry import GITLINK
 from uniscale_build.git.treemerge import merge_trees
@@ -207,9 +207,8 @@ def _differences(target: Target, edits: list[str], in_place: bool) -> list[Unsav
 
 
 def _unsaved_error(target: Target, edits: list[str]) -> UnsavedEditsError:
-    more = f" and {len(edits) - _SHOWN} more" if len(edits) > _SHOWN else ""
     return UnsavedEditsError(
-        f"{len(edits)} unsaved edits: {', '.join(edits[:_SHOWN])}{more}",
+        f"{len(edits)} unsaved edits: {some(edits, _SHOWN)}",
         where=target.shown,
         hint=f"uniscale-build patch {target.words} captures them\n"
         f"uniscale-build unpatch {target.words} --merge keeps them on top of the layers\n"

@@ -168,8 +168,7 @@ def _finish(db: GitDb, base: str, layer: Layer, found: Lint, work: Applying) -> 
 
     def look() -> None:
         problems.extend(in_the_way(layer, found, work.before))
-        names = {name for section in found.sections for name in section.names}
-        work.before.prepare(names.union(file.path for file in found.overlay))
+        work.before.prepare(found.names.union(file.path for file in found.overlay))
 
     files: dict[bytes, Entry | None] = {}
     if found.patches:

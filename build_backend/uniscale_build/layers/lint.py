@@ -60,6 +60,11 @@ class Patch(NamedTuple):
     data: bytes
     sections: list[Section]
 
+    @property
+    def names(self) -> set[bytes]:
+        """Every file that it names, old and new."""
+        return {name for section in self.sections for name in section.names}
+
 
 @dataclass
 class Lint:
@@ -74,6 +79,11 @@ class Lint:
     def sections(self) -> list[Section]:
         """What the patches do to each file."""
         return [section for patch in self.patches for section in patch.sections]
+
+    @property
+    def names(self) -> set[bytes]:
+        """Every file that the patches name, old and new."""
+        return {name for patch in self.patches for name in patch.names}
 
     def add(self, other: Lint) -> None:
         """Take over what another lint found."""

@@ -24,7 +24,7 @@ def in_the_way(layer: Layer, found: Lint, before: Listing) -> Iterator[LayerErro
     """
     gone = {s.old for s in found.sections if s.old is not None and s.old != s.new and not s.copied}
     made = {s.new for s in found.sections if s.new is not None}
-    named = {name for section in found.sections for name in section.names}
+    named = found.names
     paths = [file.path for file in found.overlay]
 
     def present(path: bytes) -> bool:

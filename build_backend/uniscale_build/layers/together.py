@@ -129,18 +129,14 @@ def _applied(ran: Ran, parts: Sequence[tuple[Index, list[Patch]]]) -> Applied:
         patches += of
         if ran.code == 0:
             entries = index.entries()
-            files.update((name, entries.get(name)) for name in _names(of))
+            files.update((name, entries.get(name)) for patch in of for name in patch.names)
     return Applied(ran, patches, files)
-
-
-def _names(patches: Sequence[Patch]) -> set[bytes]:
-    return {name for patch in patches for section in patch.sections for name in section.names}
 
 
 def _concerned(before: Listing, patches: Sequence[Patch]) -> dict[bytes, Entry]:
     """The files that git must see to say whether the patches fit: those that they name, and what
     stands in the way of a name, above it (nothing is written through a link) or below."""
-    names = _names(patches)
+    names = {name for patch in patches for name in patch.names}
     wanted = names | folders(names)
     wanted.update(path for name in names if before.is_folder(name) for path in before.below(name))
     return {path: entry for path in wanted if (entry := before.file(path)) is not None}

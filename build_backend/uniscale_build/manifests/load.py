@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from uniscale_build.errors import ManifestError, UniscaleError, raise_all
+from uniscale_build.errors import Gathering, ManifestError, UniscaleError, raise_all
 from uniscale_build.ids import check_name
 from uniscale_build.manifests.check import cross_check
 from uniscale_build.manifests.devices import Device, image, read_device
@@ -140,7 +140,7 @@ def load_manifests(roots: Iterable[Path]) -> Manifests:
             folder, *inner = path.relative_to(root).parts
             if not _placed(path, root, folder, len(inner), errors):
                 continue
-            try:
+            with Gathering(errors):
                 if folder == "backends":
                     item = _read(path, root, errors, read_backend)
                     _add(backends, item.name, item, errors)
@@ -150,8 +150,6 @@ def load_manifests(roots: Iterable[Path]) -> Manifests:
                 else:
                     pair = _read(path, root, errors, read_adaptation)
                     _add(adaptations, (pair.backend, pair.device), pair, errors)
-            except UniscaleError as error:
-                errors.extend(error.findings())
     found = Manifests(roots[0], backends, devices, adaptations)
     errors.extend(cross_check(found, broken=bool(errors)))
     raise_all(errors)
@@ -167,11 +165,9 @@ def load_devices(roots: Iterable[Path]) -> dict[str, Device]:
     devices: dict[str, Device] = {}
     for root in roots:
         for path in sorted((root / "devices").glob("*.yaml")):
-            try:
+            with Gathering(errors):
                 chip = _read(path, root, errors, read_device)
                 _add(devices, chip.name, chip, errors)
-            except UniscaleError as error:
-                errors.extend(error.findings())
     raise_all(errors)
     return devices
 

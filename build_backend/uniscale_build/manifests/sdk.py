@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uniscale_build.errors import ToolchainError, UniscaleError, raise_all
+from uniscale_build.errors import Gathering, ToolchainError, UniscaleError, raise_all
 from uniscale_build.manifests import devices
 from uniscale_build.manifests.devices import Device, Probe, Root
 
@@ -60,10 +60,8 @@ def find_sdk(device: Device, environ: Mapping[str, str] | None = None) -> Sdk:
     compiler, version = "", ""
     if wanted.compiler is not None:
         folders = [first / path for path in wanted.compiler.paths]
-        try:
+        with Gathering(errors):
             compiler, version = _compiler(device, wanted.compiler, folders, env)
-        except UniscaleError as error:
-            errors.extend(error.findings())
     for program in wanted.programs:
         if shutil.which(program, path=env.get("PATH")) is None:
             errors.append(_fault(device, f"{program} is not there", "no-program"))
@@ -101,10 +99,8 @@ def unfit_sdk(device: Device, environ: Mapping[str, str] | None = None) -> list[
         return errors
     roots = _roots(device, device.sdk, env, errors)
     folders = [Path(next(iter(roots.values()), "/"), path) for path in probe.paths]
-    try:
+    with Gathering(errors):
         _version(device, probe, folders, env)
-    except UniscaleError as error:
-        errors.extend(error.findings())
     return errors
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-from uniscale_build.errors import SettingsError, UniscaleError, did_you_mean, raise_all
+from uniscale_build.errors import Gathering, SettingsError, UniscaleError, did_you_mean, raise_all
 from uniscale_build.matrix.rows import Row
 from uniscale_build.plans.pairs import STATES, Pair
 
@@ -65,10 +65,8 @@ def words(texts: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     errors: list[UniscaleError] = []
     for text in texts:
-        try:
+        with Gathering(errors):
             found |= {word: expand(word) for word in split(text)}
-        except UniscaleError as error:
-            errors.extend(error.findings())
     raise_all(errors)
     return found
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from uniscale_build import __version__
-from uniscale_build.errors import ManifestError, SettingsError, UniscaleError, raise_all
+from uniscale_build.errors import Gathering, ManifestError, SettingsError, UniscaleError, raise_all
 from uniscale_build.ids import label
 from uniscale_build.layers.layer import Layer, check_chain
 from uniscale_build.manifests.detection import find_devices
@@ -175,20 +175,16 @@ def make_plan(project: Project, settings: Settings) -> Plan:
     errors: list[UniscaleError] = []
     backends: list[Backend] = []
     for word in settings.backends:
-        try:
+        with Gathering(errors):
             backends.append(manifests.backend(word))
-        except UniscaleError as error:
-            errors.extend(error.findings())
     backends = list({backend.name: backend for backend in backends}.values())
     device, why = _choose_device(manifests, backends, settings.device, errors)
     raise_all(errors)
     assert device is not None
     plans = []
     for backend in backends:
-        try:
+        with Gathering(errors):
             plans.append(_plan_backend(project, backend, device, settings))
-        except UniscaleError as error:
-            errors.extend(error.findings())
     raise_all(errors)
     return Plan(tuple(plans), device, why, settings)
 

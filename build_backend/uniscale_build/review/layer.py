@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from uniscale_build.errors import LayerError, UniscaleError
+from uniscale_build.errors import LayerError, UniscaleError, some
 from uniscale_build.git.db import Entry, GitDb
 from uniscale_build.layers.layer import Layer, apply_linted
 from uniscale_build.layers.layerfile import (
@@ -176,8 +176,7 @@ class Checker:
             known = self.db.list_tree(layer.result)
             paths = sorted(path for path in {*known, *after} if known.get(path) != after.get(path))
             names = [shown(path) for path in paths]
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        which = f"; they differ in {', '.join(names[:8])}{more}" if names else ""
+        which = f"; they differ in {some(names, 8)}" if names else ""
         found.error(
             f"gives tree {made[:12]}, but records {layer.result[:12]}{which}",
             "result-differs",

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from uniscale_build import recordfile
-from uniscale_build.errors import UniscaleError
+from uniscale_build.errors import UniscaleError, some
 from uniscale_build.ids import slug
 from uniscale_build.members import PROVENANCE, SBOM
 from uniscale_build.recordfile import Row
@@ -95,9 +95,7 @@ def of_installed(
             payloads[found[1]] = (folder / row.name).read_bytes()
     faults += _added(folder, payloads, {row.name for row in rows})
     if faults:
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        what = "; ".join(faults[:_SHOWN]) + more
-        checks = [Check("files", "failed", what, "install the wheel again")]
+        checks = [Check("files", "failed", _told(faults), "install the wheel again")]
     else:
         checks = [Check("files", "passed", f"{len(rows)} files are what RECORD says")]
     documents = {one: (info / one).read_bytes() for one in (SBOM, PROVENANCE, "METADATA")
@@ -179,8 +177,7 @@ def check_payloads(subject: Subject) -> Check:
             elif row.sha256 is not None and row.sha256 != outer.sha256:
                 faults.append(f"{name} has another hash of {row.name}")
     if faults:
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        return Check("payload files", "failed", "; ".join(faults[:_SHOWN]) + more)
+        return Check("payload files", "failed", _told(faults))
     what = f"{count} files are what the payloads' own RECORDs say"
     return Check("payload files", "passed", what)
 
@@ -206,6 +203,11 @@ def check_sbom(subject: Subject) -> Check:
         return Check("SBOM", "failed", "; ".join(faults))
     return Check("SBOM", "passed", f"it lists {counted(len(wanted['components']), 'payload')} as "
                  "recorded")  # fmt: skip
+
+
+def _told(faults: Sequence[str]) -> str:
+    more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return "; ".join(faults[:_SHOWN]) + more
 
 
 def _reason(error: Exception) -> str:
@@ -270,8 +272,7 @@ def check_requirements(subject: Subject) -> Check:
     faults = [f"{text} is required, and not by the plan" for text in sorted(theirs - wanted)]
     faults += [f"{text} is not required, and the plan says so" for text in sorted(wanted - theirs)]
     if faults:
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        return Check("requirements", "failed", "; ".join(faults[:_SHOWN]) + more)
+        return Check("requirements", "failed", _told(faults))
     return Check("requirements", "passed", f"{counted(len(theirs), 'package')} besides uniscale, "
                  "as planned")  # fmt: skip
 
@@ -317,9 +318,7 @@ def compare(subject: Subject, made: Mapping[str, Row], note: Callable[[str], str
     differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
     if not differing:
         return Check("rebuild", "passed", f"{len(theirs)} files came out with the same bytes")
-    shown = ", ".join(differing[:_SHOWN])
-    more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-    what = f"{len(differing)} of {len(theirs)} files differ: {shown}{more}"
+    what = f"{len(differing)} of {len(theirs)} files differ: {some(differing, _SHOWN)}"
     return Check("rebuild", "failed", what, note("the toolchain"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
-from uniscale_build.errors import SettingsError, UniscaleError, raise_all
+from uniscale_build.errors import Gathering, SettingsError, UniscaleError, raise_all
 from uniscale_build.yamlfile import Fields, Value
 
 from uniscale.config import flagscale, spec
@@ -81,10 +81,8 @@ def _experiment(fields: Fields, errors: list[UniscaleError]) -> Experiment:
     block.finish()
     nodes: tuple[Host, ...] = ()
     if "nodes" in told:
-        try:
+        with Gathering(errors):
             nodes = hostfile.read(Path(str(told["nodes"])))
-        except UniscaleError as error:
-            errors += error.findings()
     return Experiment(
         name=cast("str | None", told.get("name")),
         folder=cast("str | None", told.get("dir")),

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import os
 
-from uniscale_build.errors import SettingsError
 from uniscale_build.ids import slug
 
+from uniscale import folders
 from uniscale.engines.engines import Launch
 from uniscale.frozen import NONE, Frozen
 
@@ -112,15 +112,7 @@ def _own() -> dict[str, str]:
 
 
 def _folders() -> Iterator[str]:
-    for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
-        if not os.path.isdir(entry):
-            raise SettingsError(
-                f"{VARIABLE} names {entry!r}, which is not a folder",
-                where=f"environment variable {VARIABLE}",
-                hint="each entry is a folder that holds <engine>.yaml files",
-                slug="no-folder",
-            )
-        yield entry
+    yield from folders.named(VARIABLE, "<engine>.yaml files")
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     yield os.path.join(home, "uniscale", "engines")
 

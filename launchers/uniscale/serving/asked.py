@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uniscale_build.errors import SettingsError, UniscaleError, raise_all
+from uniscale_build.errors import Gathering, SettingsError, UniscaleError, raise_all
 
 from uniscale.config.plans import ModelPlan, ServePlan
 from uniscale.frozen import Frozen, changed
@@ -141,10 +141,8 @@ def pairs(words: Sequence[str], option: str) -> dict[str, object]:
                 )
             )
             continue
-        try:
+        with Gathering(errors):
             found[name.strip()] = _parsed(text, f"{option} {name}")
-        except UniscaleError as error:
-            errors += error.findings()
     raise_all(errors)
     return found
 

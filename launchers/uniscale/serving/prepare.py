@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from uniscale_build.errors import LaunchError, SettingsError, UniscaleError, did_you_mean, raise_all
+from uniscale_build.errors import (
+    Gathering,
+    LaunchError,
+    SettingsError,
+    UniscaleError,
+    did_you_mean,
+    raise_all,
+)
 
 from uniscale.engines import engines, flags
 from uniscale.engines.engines import Command, Launch, Place
@@ -188,15 +195,11 @@ def _checked(
     problems: list[UniscaleError] = []
     # Python's engines have argparse read their flags.
     python = engine.launch.argv[:1] == ("python",)
-    try:
+    with Gathering(problems):
         flags.check(request.raw, engine.launch.flags, engine=engine.backend, abbreviates=python)
-    except UniscaleError as error:
-        problems += error.findings()
     made: tuple[EngineFile | None, Spoken | None] = (None, None)
-    try:
+    with Gathering(problems):
         made = _spoken(request, engine, always)
-    except UniscaleError as error:
-        problems += error.findings()
     raise_all(problems)
     return made
 

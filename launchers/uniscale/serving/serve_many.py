@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uniscale_build.errors import LaunchError, UniscaleError, raise_all
+from uniscale_build.errors import Gathering, UniscaleError, raise_all
 
 from uniscale import ports
 from uniscale.engines.engines import Command
@@ -32,30 +31,21 @@ def serve_many(
 
     errors: list[UniscaleError] = []
     prepared: list[Prepared] = []
-    with _kept(errors):
+    with Gathering(errors):
         prepared += _all(plan, requests)
     if dry_run:
         raise_all(errors)
         return _print_plan(plan, prepared, as_json)
     if not plan.no_gateway:
-        with _kept(errors):
+        with Gathering(errors):
             gateway.check_files(plan.gateway or {})
-        with _kept(errors):
+        with Gathering(errors):
             gateway.check_installed()
-    with _kept(errors):
+    with Gathering(errors):
         _check_all(plan, prepared)
     raise_all(errors)
     models = tuple(dict.fromkeys(one.command.served_name for one in prepared))
     return _supervise(plan, requests, prepared, models)
-
-
-@contextmanager
-def _kept(errors: list[UniscaleError]) -> Iterator[None]:
-    """What is wrong inside goes to ``errors``, to be told with the rest."""
-    try:
-        yield
-    except UniscaleError as error:
-        errors += error.findings()
 
 
 def _all(plan: ServePlan, requests: Sequence[Request]) -> list[Prepared]:
@@ -83,15 +73,11 @@ def _engine_ports(plan: ServePlan, number: int) -> list[int]:
 def _check_all(plan: ServePlan, prepared: Sequence[Prepared]) -> None:
     errors: list[UniscaleError] = []
     for one in prepared:
-        try:
+        with Gathering(errors):
             check(one.command)
-        except UniscaleError as error:
-            errors += error.findings()
     if not plan.no_gateway:
-        try:
+        with Gathering(errors):
             ports.check_free(plan.host, str(plan.port))
-        except LaunchError as error:
-            errors.append(error)
     unique = {error.render(): error for error in errors}
     raise_all(list(unique.values()))
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uniscale_build.errors import some
 from uniscale_build.findings import Finding
 
 from uniscale.devices.chips import Chips
@@ -126,9 +127,8 @@ def _requirements(told: Mapping[str, Any], places: Sequence[str]) -> Iterator[Fi
         elif not wanted.specifier.contains(version, prereleases=True):
             lacking.append(f"{wanted.name}{wanted.specifier} (here: {version})")
     if lacking:
-        shown = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if lacking[4:] else "")
         names = " ".join(f"'{one.partition(' ')[0]}'" for one in lacking[:4])
-        what = f"{len(lacking)} of its requirements are not met: {shown}"
+        what = f"{len(lacking)} of its requirements are not met: {some(lacking, 4)}"
         yield Finding("packages", "missing", what, hint=f"pip install {names}")
 
 

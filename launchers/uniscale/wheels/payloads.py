@@ -100,14 +100,7 @@ def _prefixes() -> Iterator[tuple[str, str | None]]:
 
 
 def _folders() -> Iterator[tuple[str, str | None]]:
-    for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
-        if not os.path.isdir(entry):
-            raise SettingsError(
-                f"{VARIABLE} names {entry!r}, which is not a folder",
-                where=f"environment variable {VARIABLE}",
-                hint="each entry is a folder that holds <backend>-<device>/payload.json",
-                slug="no-folder",
-            )
+    for entry in folders.named(VARIABLE, "<backend>-<device>/payload.json"):
         yield os.path.abspath(entry), None
     for entry in sys.path:
         yield os.path.join(os.path.abspath(entry), folders.PAYLOADS), None
