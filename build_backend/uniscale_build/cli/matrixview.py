@@ -129,7 +129,7 @@ class Table:
         widest, stage, progress = _widths(options.max_width, max(map(len, names)))
         for name, width in (("", 1), ("build", widest), ("stage", stage), ("progress", progress)):
             table.add_column(name, no_wrap=True, width=width)
-        table.add_column("time", no_wrap=True, justify="right", width=6)
+        table.add_column("time", no_wrap=True, justify="right", width=8)
         shown_as = dict(zip((b.id for b in self._builds), names, strict=True))
         for build in shown[:room]:
             table.add_row(
@@ -154,7 +154,7 @@ def _widths(room: int, widest: int) -> tuple[int, int, int]:
 
     The stage gives way first, then the bar (its percentage stays), then the names.
     """
-    room -= 15  # mark, time, and what is between the columns
+    room -= 17  # mark, time, and what is between the columns
     if room - widest - _BAR - 6 >= _STAGE:
         return widest, room - widest - _BAR - 6, _BAR + 6
     widest = max(8, min(widest, room - _SHARE - _STAGE))
@@ -174,7 +174,8 @@ def _bar(build: Build, width: int) -> str:
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _result(build: Build) -> str:
