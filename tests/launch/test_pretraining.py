@@ -50,12 +50,14 @@ def test_what_can_be() -> None:
 def test_the_payload_stands_first(bench: Bench) -> None:
     told = record("Megatron-LM", tasks=["train"], launch={})
     prefix = lay_payload(bench.payloads, told)
+    only = {"test": {"argv": ["python"]}}
+    library = lay_payload(bench.payloads, record("Megatron-Energon", launch=only))
     data = bench.root / "data.jsonl"
     data.write_text('{"text": "a", "prompt": "b", "completion": "c"}\n')
     words = ("train", "bytes", "-b", "megatron", "--data", data, "-n", "2", "--dry-run", "--json")
     more = ("--arg", "tensor_model_parallel_size=2")
     shown = json.loads(bench.run(*words, *more).ok().out)
-    assert shown["environment"]["PYTHONPATH"].split(":")[0] == str(prefix)
+    assert shown["environment"]["PYTHONPATH"].split(":")[:2] == [str(prefix), str(library)]
     assert shown["argv"][-2:] == [
         "uniscale.workers.gpt",
         str(bench.root / "outputs/bytes-pretrain"),

@@ -137,6 +137,22 @@ def test_a_dry_run_prints_what_a_shell_can_run(bench: Bench) -> None:
     assert not (bench.root / "x").exists()
 
 
+def test_an_engine_finds_the_libraries_of_its_device(bench: Bench, model: Path) -> None:
+    """Those that are installed beside it, with what they ask for; of another device, none."""
+    prefix = lay_payload(bench.payloads)
+    only = {"test": {"argv": ["python", "-c", ""]}}
+    chip = {"visible": None, "set": {"GEMS_VENDOR": "here"}}
+    told = record("FlagGems", "cpu", launch=only, device_environment=chip)
+    library = lay_payload(bench.payloads, told)
+    lay_payload(bench.payloads, record("FlagGems", "vulkan", launch=only))
+    lay_payload(bench.payloads, record("DeepSpeed", "cpu", launch={"train": {"argv": ["a"]}}))
+    words = ("serve", model, "--backend", "llama.cpp", "--dry-run", "--json")
+    added = json.loads(bench.run(*words).ok().out)["environment"]
+    assert added["PYTHONPATH"].split(":")[:2] == [str(prefix), str(library)]
+    assert "DeepSpeed" not in added["PYTHONPATH"] and "vulkan" not in added["PYTHONPATH"]
+    assert added["GEMS_VENDOR"] == "here"
+
+
 def test_a_dry_run_as_json(bench: Bench, model: Path) -> None:
     prefix = lay_payload(bench.payloads)
     words = ("serve", model, "--dry-run", "--json", "--host", "::1", "--port", "9")

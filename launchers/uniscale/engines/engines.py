@@ -50,6 +50,7 @@ class Place(Frozen):
     prefix: str | None  # None: an engine that no payload of ours holds
     python: str  # the interpreter that `python` in the head stands for
     device_environment: Mapping[str, str] = NONE
+    libraries: tuple[str, ...] = ()  # prefixes that it finds modules in, after its own
 
 
 def command(
@@ -128,7 +129,7 @@ def _environment(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
     # empty entry would mean the current folder, so nothing is joined to an empty variable.
     old = environ.get("PYTHONPATH")
     added = {
-        "PYTHONPATH": os.pathsep.join([place.prefix, old]) if old else place.prefix,
+        "PYTHONPATH": os.pathsep.join([place.prefix, *place.libraries, *([old] if old else [])]),
         "PATH": os.pathsep.join([os.path.join(place.prefix, "bin"), path]),
     }
     return {**own, **added}

@@ -157,7 +157,13 @@ def _engine(request: Request, task: str, model: Model) -> Engine:
         backend=request.backend,
         device=request.device,
     )
-    place = Place(payload.root, payload.python or _interpreter(), payload.device_environment)
+    more = payloads.libraries(found, payload)
+    place = Place(
+        payload.root,
+        payload.python or _interpreter(),
+        payloads.device_environment(payload, more),
+        tuple(one.root for one in more),
+    )
     serve = payload.launch["serve"]
     return Engine(payload.backend, payload.device, payload.version, serve, place, payload)
 

@@ -23,7 +23,7 @@ def command(plan: TrainPlan, job: TrainJob) -> Command:
     folder = os.path.abspath(job.folder)
     environment = dict(plan.environment)
     environment["UNISCALE_JOB"] = folder
-    prefix: str | None = None
+    prefixes: list[str] = []
     python = sys.executable
     if plan.kind == "script":
         target = [
@@ -36,9 +36,12 @@ def command(plan: TrainPlan, job: TrainJob) -> Command:
         worker = "sft" if plan.kind == "finetune" else "gpt"
         target = ["-m", f"uniscale.workers.{worker}", folder]
     if plan.backend is not None:
+        from uniscale.wheels import payloads
+
         payload = trainers(plan)[0]
-        prefix, python = payload.root, payload.python or python
-        environment = {**payload.device_environment, **environment}
+        more = payloads.libraries(payloads.find(), payload)
+        prefixes, python = [one.root for one in (payload, *more)], payload.python or python
+        environment = {**payloads.device_environment(payload, more), **environment}
         plan = replace(plan, device=payload.device)
     environment = {**_collective(plan), **_visible(plan), **environment}
     if plan.kind != "script":
@@ -46,7 +49,7 @@ def command(plan: TrainPlan, job: TrainJob) -> Command:
         environment["PYTHONSAFEPATH"] = "1"
         environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     old = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    path = [*([prefix] if prefix else []), *our_sources(), *old]
+    path = [*prefixes, *our_sources(), *old]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, path)))
     if plan.processes != "gpu" and (not plan.processes.isdigit() or int(plan.processes) < 1):
         raise SettingsError(

@@ -112,6 +112,20 @@ def _folders() -> Iterator[tuple[str, str | None]]:
         yield str(made.payloads), made.python
 
 
+def libraries(found: Found, beside: Payload) -> tuple[Payload, ...]:
+    """The libraries that what ``beside`` starts can import: of its device and its interpreter."""
+    return tuple(
+        one for one in found.payloads
+        if one.library and one.root != beside.root
+        and (slug(one.device), one.python) == (slug(beside.device), beside.python)
+    )  # fmt: skip
+
+
+def device_environment(payload: Payload, more: Sequence[Payload]) -> dict[str, str]:
+    """What the device asks for, of a payload and of the libraries that it can import."""
+    return {key: text for one in (*more, payload) for key, text in one.device_environment.items()}
+
+
 def has_backend(found: Found, word: str) -> bool:
     """True when a payload here, broken ones aside, is of the backend that ``word`` names."""
     return any(slug(word) == slug(one.backend) for one in found.payloads)

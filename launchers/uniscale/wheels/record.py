@@ -71,6 +71,11 @@ class Payload(Frozen):
         return Path(self.root)
 
     @property
+    def library(self) -> bool:
+        """True when its own test is all that it starts: others import it."""
+        return self.launch.keys() == {"test"}
+
+    @property
     def title(self) -> str:
         """The words for people: ``llama.cpp (cpu)``."""
         return f"{self.backend} ({self.device})"
