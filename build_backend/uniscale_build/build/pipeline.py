@@ -91,7 +91,7 @@ def plan_inputs(project: Project, plan: BackendPlan) -> dict[str, str]:
     }
     if told := record.partly(plan.adaptation.verified):
         inputs["verified partly"] = digest(told)
-    if plan.recipe.kind == "pep517":
+    if plan.recipe.python:
         inputs["python schema"] = str(PYTHON_SCHEMA)
         inputs["python"] = ".".join(str(number) for number in sys.version_info[:2])
     recipe = facts["recipe"]
@@ -229,7 +229,7 @@ def _run_recipe(
 
     settings, recipe = plan.settings, item.recipe
     jobs = settings.jobs or default_jobs()
-    if recipe.kind == "pep517":
+    if recipe.python:
         python = pep517.PythonBuild(item, context.store, work, jobs, settings.offline)
         pep517.build(python, context.reporter, keep_open=[held])
         if recipe.native is None:
@@ -292,7 +292,7 @@ def _describe(
     launch, note = record_flags(prefix, item.backend.launch, libraries)
     if note:
         context.reporter.note(note)
-    python = item.recipe.kind == "pep517"
+    python = item.recipe.python
     applied = pep517.rules_applied(item, prefix) if python else Applied()
     info = record.payload_json(
         {**item.as_json(), "layers": _layer_words(item)},

@@ -13,7 +13,7 @@ from uniscale_build.git.db import GitDb
 from uniscale_build.ids import is_object_id, is_sha256, slug
 from uniscale_build.manifests.model import Backend, Manifests, Origin, Pin
 from uniscale_build.sources import pypi
-from uniscale_build.sources.obtain import obtain, obtain_version, release_origin
+from uniscale_build.sources.obtain import ON_INDEX, obtain, obtain_version, release_origin
 
 if TYPE_CHECKING:
     from uniscale_build.flagscale.plan import Context
@@ -180,7 +180,7 @@ def _fetched(
             origin = _origin(backend, by_commit=word == commit)
             found = obtain_version(context.db, backend, word, reporter=context.reporter,
                                    offline=context.wishes.offline)  # fmt: skip
-            if origin.kind == "sdist":
+            if origin.kind in ON_INDEX:
                 origin = found.origin or _released(context, origin, version)
         except UniscaleError as error:
             why.append(error.what)
@@ -207,20 +207,21 @@ def _origin(backend: Backend, *, by_commit: bool) -> Origin:
 
 def _released(context: Context, model: Origin, version: str) -> Origin:
     """The origin of a release whose tree is in the store already: its download, else the index."""
-    for path in context.db.store.downloads.glob(f"*/*-{version}.tar.gz"):
-        name = path.name.removesuffix(f"-{version}.tar.gz")
+    ending = f"-{version}" + (".tar.gz" if model.kind == "sdist" else "-py3-none-any.whl")
+    for path in context.db.store.downloads.glob(f"*/*{ending}"):
+        name = path.name.removesuffix(ending)
         if slug(name) == slug(model.project) and is_sha256(path.parent.name):
             return replace(model, file=path.name, sha256=path.parent.name)
     if context.wishes.offline:
         raise SourceError(f"offline, and the file of {model.project} {version} is not in the cache")
-    file = pypi.releases(model.project)[version]
+    file = pypi.releases(model.project, model.kind)[version]
     return replace(model, file=file.name, sha256=file.sha256)
 
 
 def _pin(backend: Backend, tree: str, origin: Origin, version: str, commit: str, meta: Meta) -> Pin:
     note = ""
-    if origin.kind == "sdist":
-        note = f"what FlagScale's {meta.where} was made on; the source distribution tells no commit"
+    if origin.kind in ON_INDEX:
+        note = f"what FlagScale's {meta.where} was made on; the package index tells no commit"
         commit = ""
     return Pin(
         backend.name, version, commit, tree, (replace(origin, where=""),), (), note, backend.where

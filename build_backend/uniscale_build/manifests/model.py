@@ -18,7 +18,7 @@ from uniscale_build.manifests.hints import way_in, which_device
 
 TASKS = ("train", "serve", "infer")
 TASK_ALIASES = {"inference": "infer", "post_train": "train", "pre_train": "train"}
-RECIPES = ("cmake", "pep517")
+RECIPES = ("cmake", "pep517", "wheel")  # the last: the source is a wheel's content already
 # ready: can be built. needs-layers: somebody has changes that we do not have (or cannot read).
 STATUSES = ("ready", "needs-layers")
 SDK_USES = ("build", "run", "none")  # when the device's SDK must be there
@@ -30,11 +30,11 @@ ANY_PYTHON = "any"  # one wheel fits every Python
 class Origin:
     """One place where a pin's bytes may come from."""
 
-    kind: str  # "git" | "sdist" | "debian" | "archive" | "folder"
+    kind: str  # "git" | "sdist" | "wheel" | "debian" | "archive" | "folder"
     url: str = ""  # git, archive
-    project: str = ""  # sdist: its name on the package index; debian: the source package
-    file: str = ""  # sdist, debian: the file's name
-    sha256: str = ""  # sdist, debian, archive
+    project: str = ""  # sdist, wheel: its name on the package index; debian: the source package
+    file: str = ""  # sdist, wheel, debian: the file's name
+    sha256: str = ""  # sdist, wheel, debian, archive
     path: str = ""  # the folder inside the archive that holds the upstream
     drop: tuple[str, ...] = ()  # files that the archive has and upstream does not
     where: str = ""
@@ -155,6 +155,11 @@ class Recipe:
     pythons: tuple[str, ...] = ()  # versions to build for, or ANY_PYTHON; (): by the kind
     native: Native | None = None
     toolkit: tuple[Kit, ...] = ()
+
+    @property
+    def python(self) -> bool:
+        """True when what comes out is a Python distribution with metadata of its own."""
+        return self.kind in ("pep517", "wheel")
 
     @property
     def compiled(self) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from uniscale_build.ids import is_object_id, is_sha256
 from uniscale_build.manifests.model import Origin, Pin
 from uniscale_build.yamlfile import Fields
 
-ORIGINS = ("git", "sdist", "debian", "archive", "folder")
-FILES = ("sdist", "debian")  # origins that are a file's name at a place the machine is set up for
+ORIGINS = ("git", "sdist", "wheel", "debian", "archive", "folder")
+# Origins that are a file's name at a place the machine is set up for.
+FILES = ("sdist", "wheel", "debian")
 
 
 def _origin(fields: Fields) -> Origin:
@@ -46,13 +47,15 @@ def _origin_faults(origin: Origin, kinds: list[str]) -> Iterable[str]:
     if not hashed and origin.sha256:
         yield f'"sha256" is not for {origin.kind}: the pin\'s tree is what is checked'
     if (origin.kind in FILES) != bool(origin.project):
-        yield '"project" names the project of an sdist or the source package of a debian file'
+        yield '"project" names the project of an sdist or wheel, or the source package of debian'
     if origin.kind == "git" and urlsplit(origin.url).scheme not in ("https", "ssh", "file"):
         yield f"git address {origin.url!r} must be https, ssh or file"
     if origin.kind == "archive" and urlsplit(origin.url).scheme not in ("https", "file"):
         yield f"archive address {origin.url!r} must be https or file"
     if origin.kind == "sdist" and not origin.file.lower().endswith((".tar.gz", ".zip")):
         yield f"{origin.file!r} is not the name of a source distribution (.tar.gz or .zip)"
+    if origin.kind == "wheel" and not _WHEEL.fullmatch(origin.file):
+        yield f"{origin.file!r} is not the name of a wheel without compiled code (-none-any.whl)"
     if origin.kind == "debian" and not _ORIG.fullmatch(origin.file):
         yield f"{origin.file!r} is not the name of a Debian source archive (.orig.tar.xz or .gz)"
     if origin.kind in FILES and "/" in origin.file:
@@ -64,6 +67,8 @@ def _origin_faults(origin: Origin, kinds: list[str]) -> Iterable[str]:
 
 _ORIG = re.compile(r"[^/]+\.orig\.tar\.(?:gz|bz2|xz)")
 _SDIST = re.compile(r"(.+)-([^-]+?)(?:\.tar\.gz|\.zip)", re.IGNORECASE)
+# What is compiled is no source.
+_WHEEL = re.compile(r"([^-/]+)-([^-/]+)(?:-\d[^-/]*)?-[^-/]+-none-any\.whl", re.IGNORECASE)
 
 
 def read_pin(fields: Fields, backend: str) -> Pin:
@@ -97,8 +102,8 @@ def _pin_faults(pin: Pin) -> Iterable[str]:
     if not pin.commit and pin.tree and any(origin.kind == "git" for origin in pin.origins):
         yield "a git origin needs the commit"
     for origin in pin.origins:
-        named = _SDIST.fullmatch(origin.file)
-        if origin.kind != "sdist" or origin.path or named is None:
+        named = (_WHEEL if origin.kind == "wheel" else _SDIST).fullmatch(origin.file)
+        if origin.kind not in ("sdist", "wheel") or origin.path or named is None:
             continue
         if re.sub(r"[-_.]+", "-", named[1]).lower() != re.sub(r"[-_.]+", "-", origin.project):
             yield f"the pin is of project {origin.project}, but its file is {origin.file}"

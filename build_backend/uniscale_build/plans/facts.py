@@ -37,7 +37,7 @@ def toolkit_facts(recipe: Recipe) -> dict[str, object]:
 
 def python_facts(recipe: Recipe) -> dict[str, object]:
     """What only the recipes of Python projects say; nothing for the others."""
-    if recipe.kind != "pep517":
+    if not recipe.python:
         return {}
     facts: dict[str, object] = {"build_requires": list(recipe.build_requires)}
     if recipe.precompiled is not None:

@@ -19,7 +19,7 @@ from uniscale_build.layers.layer import Layer, apply_layer, find_layer
 from uniscale_build.manifests.model import Adaptation, Backend, Origin, Pin
 from uniscale_build.progress import Reporter
 from uniscale_build.project import Project
-from uniscale_build.sources.obtain import Found, obtain, obtain_version
+from uniscale_build.sources.obtain import ON_INDEX, Found, obtain, obtain_version
 from uniscale_build.store import digest
 
 
@@ -296,8 +296,9 @@ def _new_origins(old: Pin, found: Found, word: str) -> Iterable[Origin]:
     for origin in old.origins:
         if origin.kind == "git":
             yield origin
-        elif origin.kind == "sdist" and found.origin is not None and found.origin.kind == "sdist":
-            yield found.origin
+        elif origin.kind in ON_INDEX and found.origin is not None:
+            if found.origin.kind == origin.kind:
+                yield found.origin
         elif origin.kind == "folder" and found.origin is None and Path(word).is_dir():
             yield Origin("folder", url=os.path.abspath(word), path=origin.path)
 

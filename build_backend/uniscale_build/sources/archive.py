@@ -24,6 +24,8 @@ _UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 # Generous: the largest upstream source distribution that we know unpacks to 0.5 GB.
 MAX_BYTES = 8 << 30
 MAX_MEMBERS = 500_000
+# Of an installer's or a signer's making (binary distribution format).
+_OF_WHEEL = ("*.dist-info/RECORD", "*.dist-info/RECORD.jws", "*.dist-info/RECORD.p7s")
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,19 @@ class Member:
 def members(archive: Path, inner: str = "", drop: Sequence[str] = ()) -> Iterator[Member]:
     """The files below ``inner`` of a tar or zip archive, its one top folder taken off.
 
+    A wheel has no top folder; its RECORD is left out, which lists what is true of the wheel alone.
     ``drop`` are glob patterns (on paths below ``inner``) of files that upstream does not have.
     """
     prefix = inner.strip("/") + "/" if inner.strip("/") else ""
+    wheel = archive.suffix == ".whl"
+    drop = (*drop, *_OF_WHEEL) if wheel else drop
     total = 0
     for count, (name, mode, data) in enumerate(_raw(archive), 1):
         total += len(data)
         if count > MAX_MEMBERS or total > MAX_BYTES:
             raise SourceError("unpacks to more than any source does", where=str(archive),
                               slug="archive-bomb")  # fmt: skip
-        _, _, below = name.partition("/")
+        below = name if wheel else name.partition("/")[2]
         if not below.startswith(prefix):
             continue
         path = below[len(prefix) :]

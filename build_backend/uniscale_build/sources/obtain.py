@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +19,9 @@ from uniscale_build.ids import is_object_id, slug
 from uniscale_build.manifests.model import Backend, Origin, Pin
 from uniscale_build.progress import Reporter, Silent
 from uniscale_build.store import digest, write_atomic
+
+# Kinds of origin that a release of another version has too, the preferred one first.
+ON_INDEX = ("sdist", "wheel")
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def _fetch(db: GitDb, commit: str, origin: Origin, reporter: Reporter) -> str:
     ways: dict[str, Callable[[], str]] = {
         "git": lambda: _from_git(db, commit, origin),
         "sdist": lambda: _from_index(db, origin, reporter),
+        "wheel": lambda: _from_index(db, origin, reporter),
         "debian": lambda: _from_debian(db, origin, reporter),
         "archive": lambda: _from_archive(db, origin, reporter),
         "folder": lambda: _from_folder(db, origin),
@@ -237,10 +241,11 @@ def _commit(db: GitDb, backend: Backend, commit: str, offline: bool) -> Found:
 
 
 def release_origin(backend: Backend) -> Origin:
-    """The pin's sdist origin whose project has the other releases too."""
-    for pin in backend.pins:
-        for origin in pin.origins:
-            if origin.kind == "sdist":
+    """The pin's origin on the package index, whose project has the other releases too."""
+    origins = [origin for pin in backend.pins for origin in pin.origins]
+    for kind in ON_INDEX:
+        for origin in origins:
+            if origin.kind == kind:
                 return origin
     raise SourceError(
         f"no pin of {backend.name} comes from the package index",
@@ -252,7 +257,8 @@ def release_origin(backend: Backend) -> Origin:
 
 def _release(db: GitDb, backend: Backend, version: str, reporter: Reporter, offline: bool) -> Found:
     model = release_origin(backend)
-    ref = f"releases/{slug(model.project)}/{version}/{slug(model.path or 'root').replace('/', '-')}"
+    part = model.path or ("root" if model.kind == "sdist" else model.kind)
+    ref = f"releases/{slug(model.project)}/{version}/{slug(part).replace('/', '-')}"
     tree = db.kept(ref)
     if tree is not None:
         origin = _recalled(db, ref, model)
@@ -262,17 +268,17 @@ def _release(db: GitDb, backend: Backend, version: str, reporter: Reporter, offl
     from uniscale_build.sources import pypi
     from uniscale_build.sources.download import download
 
-    known = pypi.releases(model.project)
+    known = pypi.releases(model.project, model.kind)
     if version not in known:
+        what = "source distribution" if model.kind == "sdist" else "wheel without compiled code"
         raise SourceError(
-            f"{model.project} has no source distribution of version {version}",
+            f"{model.project} has no {what} of version {version}",
             hint=did_you_mean(version, [*list(known)[-12:], *(p.version for p in backend.pins)]),
             slug="no-version",
         )
     file = known[version]
     reporter.stage("fetch", file.name)
-    origin = Origin("sdist", project=model.project, file=file.name, sha256=file.sha256,
-                    path=model.path, drop=model.drop)  # fmt: skip
+    origin = _other(model, file.name, file.sha256)
     path = download(db.store, file.url, file.sha256, file.name, reporter)
     tree = _import(db, path, origin)
     db.keep(f"pins/{tree}", tree)
@@ -294,5 +300,9 @@ def _recalled(db: GitDb, ref: str, model: Origin) -> Origin | None:
         file, sha256 = str(facts["file"]), str(facts["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Origin("sdist", project=model.project, file=file, sha256=sha256, path=model.path,
-                  drop=model.drop)  # fmt: skip
+    return _other(model, file, sha256)
+
+
+def _other(model: Origin, file: str, sha256: str) -> Origin:
+    """Where another release comes from than ``model``."""
+    return replace(model, file=file, sha256=sha256, where="")

@@ -1,4 +1,4 @@
-"""Finds source distributions on the package index that the user's pip is set up for."""
+"""Finds source distributions and wheels on the package index that the user's pip is set up for."""
 
 from __future__ import annotations
 
@@ -139,21 +139,33 @@ def find_file(project: str, name: str) -> IndexFile:
     for file in files:
         if file.name == name:
             return file
-    sources = [file.name for file in files if file.name.endswith(_ENDINGS)]
+    endings = (".whl",) if name.endswith(".whl") else _ENDINGS
+    sources = [file.name for file in files if file.name.endswith(endings)]
     raise SourceError(
         f"the package index has no {name}", hint=did_you_mean(name, sources), slug="no-file"
     )
 
 
-def releases(project: str) -> dict[str, IndexFile]:
-    """The source distributions of ``project`` by version, oldest first."""
-    from packaging.utils import InvalidSdistFilename, parse_sdist_filename
+def releases(project: str, kind: str = "sdist") -> dict[str, IndexFile]:
+    """The files of ``project`` that a pin can name, by version, oldest first.
+
+    Source distributions; with the kind "wheel" those wheels that hold no compiled code.
+    """
+    from packaging.utils import (
+        InvalidSdistFilename,
+        InvalidWheelFilename,
+        parse_sdist_filename,
+        parse_wheel_filename,
+    )
     from packaging.version import InvalidVersion, Version
 
     found: dict[Version, IndexFile] = {}
     for file in project_files(project):
         try:
-            found[parse_sdist_filename(file.name)[1]] = file
-        except (InvalidSdistFilename, InvalidVersion):
-            continue  # a wheel, or a name older than the rules
+            if kind == "sdist":
+                found[parse_sdist_filename(file.name)[1]] = file
+            elif file.name.endswith("-none-any.whl"):
+                found[parse_wheel_filename(file.name)[1]] = file
+        except (InvalidSdistFilename, InvalidWheelFilename, InvalidVersion):
+            continue  # of the other kind, or a name older than the rules
     return {str(version): found[version] for version in sorted(found)}

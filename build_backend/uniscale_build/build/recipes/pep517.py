@@ -1,4 +1,4 @@
-"""The recipe for Python backends: upstream's own build in an environment of its own.
+"""The recipes for Python backends: upstream's own build in an environment of its own.
 
 The patched tree is built where it lies (a fixed path), the wheel that comes out is unpacked into
 the install tree, and compiled members of a pinned wheel are added where the recipe names one.
@@ -22,6 +22,7 @@ from typing import Any
 import uniscale_build
 from uniscale_build.build import distinfo, precompiled
 from uniscale_build.build.compile import OutOfMemory, fewer_jobs, run_build
+from uniscale_build.build.recipes import wheeltree
 from uniscale_build.build.unpack import unpack
 from uniscale_build.errors import CompileError, ToolchainError, WheelError
 from uniscale_build.git import worktree
@@ -69,16 +70,11 @@ def build(python: PythonBuild, reporter: Reporter, keep_open: Sequence[int] = ()
     `ManifestError` when the adaptation's requirements are not those of what was built,
     `WheelError` when it is another distribution or version than the manifest says.
     """
-    jobs, extra = python.jobs, _lay_out_sources(python, reporter)
-    while True:
-        try:
-            _run(python, jobs, extra, reporter, keep_open)
-            break
-        except OutOfMemory:
-            if jobs == 1:
-                raise
-            jobs = max(1, jobs // 2)
-            reporter.note(fewer_jobs(jobs))
+    if python.item.recipe.kind == "wheel":
+        shutil.rmtree(python.work / "wheels", ignore_errors=True)
+        wheeltree.pack(python.work / "src", python.work / "wheels")
+    else:
+        _compile(python, reporter, keep_open)
     _unpack(python, reporter)
     pinned = python.item.recipe.precompiled
     if pinned is not None:
@@ -90,6 +86,18 @@ def build(python: PythonBuild, reporter: Reporter, keep_open: Sequence[int] = ()
     adaptation = python.item.adaptation
     check_declared(adaptation.requirements, rules_applied(python.item, python.install),
                    adaptation.where)  # fmt: skip
+
+
+def _compile(python: PythonBuild, reporter: Reporter, keep_open: Sequence[int]) -> None:
+    jobs, extra = python.jobs, _lay_out_sources(python, reporter)
+    while True:
+        try:
+            return _run(python, jobs, extra, reporter, keep_open)
+        except OutOfMemory:
+            if jobs == 1:
+                raise
+            jobs = max(1, jobs // 2)
+            reporter.note(fewer_jobs(jobs))
 
 
 def rules_applied(item: BackendPlan, prefix: Path) -> Applied:
