@@ -72,9 +72,8 @@ def codec(compression: str) -> Codec:
     if compression == "fast":
         return _isal() or _zlib(1)
     if compression == "default":
-        return _zlib(
-            2
-        )  # 8 % more bytes than level 6, for a third of its time; see docs/settings.md
+        # 8 % more bytes than level 6, which others write, for a third of its time.
+        return _zlib(2)
     if compression == "best":
         return _zlib(9)
     raise SettingsError(
