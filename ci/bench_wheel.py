@@ -11,6 +11,7 @@ Needs scikit-build-core, hatchling and wheel; isal for what ``fast`` can do.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import statistics
@@ -44,11 +45,11 @@ for base, _, names in os.walk(sys.argv[1]):
 print(time.process_time() - begin)
 """
 OURS = f"""
-import sys, time
+import json, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / "build_backend")!r})
 from uniscale_build.wheels.wheel import Member, write_wheel
-source, out, level, previous, digest = sys.argv[1:]
+source, out, level, previous, digest, stamp = sys.argv[1:]
 root = Path(source)
 members = [Member(path.relative_to(root).as_posix(), path)
            for path in root.rglob("*") if path.is_file()]
@@ -56,7 +57,8 @@ begin = time.process_time()
 made = write_wheel(
     Path(out), name="bench", version="1", tag="{TAG}", members=members,
     metadata="Metadata-Version: 2.1\\nName: bench\\nVersion: 1\\n", compression=level,
-    previous=Path(previous) if previous else None, previous_sha256=digest or None)
+    previous=Path(previous) if previous else None, previous_sha256=digest or None,
+    previous_stamp=json.loads(stamp or "null"))
 print(made.sha256, time.process_time() - begin)
 """
 ZIPFILE = """
@@ -174,7 +176,10 @@ def commands(work: Path, payload: Path) -> dict[str, tuple[list[str], Path]]:
     found: dict[str, tuple[list[str], Path]] = {"hash": ([python, "-c", HASH, str(payload)], work)}
     for level in ("default", "fast", "best", "store"):
         out = work / f"out-ours-{level}"
-        found[f"ours {level}"] = ([python, "-c", OURS, str(payload), str(out), level, "", ""], work)
+        found[f"ours {level}"] = (
+            [python, "-c", OURS, str(payload), str(out), level, "", "", ""],
+            work,
+        )
     for name in ("zipfile", "wheel pack", "hatchling", "scikit-build-core"):
         (work / f"out-{name}").mkdir()
     found["zipfile"] = ([python, "-c", ZIPFILE, str(payload), str(work / "out-zipfile")], work)
@@ -192,6 +197,8 @@ def commands(work: Path, payload: Path) -> dict[str, tuple[list[str], Path]]:
 
 def unchanged(work: Path, command: list[str], folder: Path) -> dict[str, tuple[list[str], Path]]:
     """Commands that write again what ``command`` wrote: over it, and into another folder."""
+    from uniscale_build.wheels.previous import stamp
+
     _, _, said = once(command, folder)
     made = next((work / "out-ours-default").glob("*.whl"))
     found = {}
@@ -200,8 +207,9 @@ def unchanged(work: Path, command: list[str], folder: Path) -> dict[str, tuple[l
         kept.parent.mkdir()
         shutil.copy(made, kept)
         out = str(kept.parent) if name == "ours unchanged" else f"{kept.parent}-new"
-        # What the digest was is known from when the wheel was written.
-        again = [*command[:4], out, "default", str(kept), said.split()[0]]
+        # Digest and stamp are known from when the wheel was written.
+        known = [said.split()[0], json.dumps(stamp(kept))]
+        again = [*command[:4], out, "default", str(kept), *known]
         found[name] = (again, folder)
     return found
 

@@ -12,6 +12,7 @@ import pytest
 from uniscale_build.errors import WheelError
 from uniscale_build.members import Member
 from uniscale_build.wheels import wheel
+from uniscale_build.wheels.previous import stamp
 from uniscale_build.wheels.wheel import WheelFile
 
 from .wheels import CONTENTS, METADATA, tree, write
@@ -105,6 +106,33 @@ def test_other_options_are_packed(
 ) -> None:
     with pytest.raises(Packed):
         again(made, made.path.parent, members, **options)
+
+
+@pytest.mark.usefixtures("unpacked")
+def test_a_wheel_with_its_stamp_is_not_read_again(
+    made: WheelFile, members: list[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = stamp(made.path)
+
+    def pread(*args: int) -> bytes:
+        raise Packed
+
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(Packed):
+        again(made, made.path.parent, members)
+    assert again(made, made.path.parent, members, previous_stamp=told) == made
+
+
+def test_a_stamp_is_not_believed_after_any_change(made: WheelFile, members: list[Member]) -> None:
+    """Not even after one that leaves size and time of change as they were."""
+    whole, told, times = made.path.read_bytes(), stamp(made.path), made.path.stat()
+    with made.path.open("r+b") as file:
+        file.seek(200)
+        file.write(bytes([whole[200] ^ 1]))
+    os.utime(made.path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert stamp(made.path)[:3] == told[:3]
+    out = again(made, made.path.parent, members, previous_stamp=told)
+    assert out.path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("at", [200, -30])

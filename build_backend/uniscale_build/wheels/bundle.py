@@ -161,6 +161,7 @@ def payload_members(payloads: Iterable[Payload], folders: Mapping[str, str]) -> 
 
 
 def _write(context: Context, contents: Contents, folder: Path) -> None:
+    from uniscale_build.wheels.previous import stamp
     from uniscale_build.wheels.wheel import write_wheel
 
     plan = contents.plan
@@ -181,12 +182,12 @@ def _write(context: Context, contents: Contents, folder: Path) -> None:
             threads=None,
             reporter=context.reporter,
         )
-        about = {"name": made.path.name, "sha256": made.sha256, "size": made.size}
-        write_atomic(scratch / "wheel.json", json.dumps(about).encode())
 
         def fill(target: Path) -> None:
-            for path in (made.path, scratch / "wheel.json"):
-                path.rename(target / path.name)
+            kept = made.path.rename(target / made.path.name)
+            about = {"name": kept.name, "sha256": made.sha256, "size": made.size,
+                     "stamp": stamp(kept)}  # fmt: skip
+            write_atomic(target / "wheel.json", json.dumps(about).encode())
 
         context.store.put_folder(folder, fill)
 
@@ -228,6 +229,7 @@ def _records(context: Context, contents: Contents) -> list[Member]:
 class _Previous(TypedDict, total=False):
     previous: Path
     previous_sha256: str
+    previous_stamp: list[int] | None
 
 
 def _previous(context: Context, name: str) -> _Previous:
@@ -237,7 +239,11 @@ def _previous(context: Context, name: str) -> _Previous:
     if about is None or not about.is_file():
         return {}
     facts = json.loads(about.read_text(encoding="utf-8"))
-    return {"previous": about.parent / facts["name"], "previous_sha256": facts["sha256"]}
+    return {
+        "previous": about.parent / facts["name"],
+        "previous_sha256": facts["sha256"],
+        "previous_stamp": facts.get("stamp"),
+    }
 
 
 def _deliver(kept: Path, out: Path) -> Path:

@@ -20,9 +20,10 @@ from pathlib import Path
 from uniscale_build import recordfile
 from uniscale_build.members import Member
 from uniscale_build.progress import Reporter
-from uniscale_build.recordfile import Row, file_sha256
+from uniscale_build.recordfile import Row
 from uniscale_build.wheels.deflate import BLOCK
 from uniscale_build.wheels.pack import hash_file, size_of
+from uniscale_build.wheels.previous import is_intact
 from uniscale_build.wheels.zipfmt import dos_time
 
 # What zipfile raises for archives that are damaged in one way or another.
@@ -36,14 +37,16 @@ def same_rows(
     members: Sequence[Member],
     record: str,
     *,
+    stamped: Sequence[int] | None,
     epoch: int,
     threads: int,
     reporter: Reporter,
 ) -> tuple[Row, ...] | None:
     """RECORD's rows when the wheel open at ``handle`` is what ``members`` would make; else None.
 
-    ``sha256`` is what the file had when it was written, ``record`` the name of its RECORD, which is
-    no member. Files are read only when names, sizes, modes and dates are all as they were.
+    ``sha256`` is what the file had when it was written and ``stamped`` its `stamp` then, ``record``
+    the name of its RECORD, which is no member. Files are read only when names, sizes, modes and
+    dates are all as they were.
     `WheelError` for a member that is no regular file or cannot be read.
     """
     sizes = [size_of(member) for member in members]
@@ -58,7 +61,7 @@ def same_rows(
     rows = _rows(members, sizes, threads, reporter)
     if recordfile.render(rows, record).encode() != written:
         return None
-    if file_sha256(Path(f"/proc/self/fd/{handle}")) != sha256:
+    if not is_intact(handle, sha256, stamped):
         return None
     return (*rows, Row(record, None, None))
 

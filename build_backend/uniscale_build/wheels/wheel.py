@@ -75,6 +75,7 @@ def write_wheel(
     compression: str = "default",
     previous: Path | None = None,
     previous_sha256: str | None = None,
+    previous_stamp: Sequence[int] | None = None,
     epoch: int = FIRST_EPOCH,
     threads: int | None = None,
     reporter: Reporter | None = None,
@@ -85,7 +86,8 @@ def write_wheel(
     ``dist_info_extra`` are further files of the dist-info, named relative to it
     (``sboms/uniscale.cdx.json``). ``compression`` is ``store``, ``fast``, ``default`` or ``best``.
     ``previous`` is a wheel to copy unchanged members from, the one that is replaced included, and
-    ``previous_sha256`` its digest when we wrote it: without that, nothing is copied.
+    ``previous_sha256`` its digest when we wrote it: without that, nothing is copied. With
+    ``previous_stamp``, its `previous.stamp` then, it is not read again to compare its digest.
     ``epoch`` dates the members. ``threads`` defaults to the cores of this process.
 
     `WheelError` (all at once) for names that no wheel may hold, members that are no regular
@@ -106,11 +108,11 @@ def write_wheel(
     files = [*payload, *_own(info, metadata, wheel, entry_points, extra)]
     target = out_dir / f"{stem}-{tag}.whl"
     count = max(1, threads if threads is not None else cores())
-    same = _Same(target, files, f"{info}/RECORD", epoch, count, reporter)
+    same = _Same(target, files, f"{info}/RECORD", epoch, count, reporter, previous_stamp)
     if again := same(previous, previous_sha256):
         return again
     with (
-        _previous(previous, chosen, previous_sha256, reporter) as before,
+        _previous(previous, chosen, previous_sha256, previous_stamp, reporter) as before,
         disk_errors(out_dir, "point the output folder"),
         replacing(target, before.handle if before is not None else None, reporter) as output,
     ):
@@ -134,6 +136,7 @@ class _Same:
     epoch: int
     threads: int
     reporter: Reporter
+    stamped: Sequence[int] | None
 
     def __call__(self, previous: Path | None, sha256: str | None) -> WheelFile | None:
         """The wheel at the target, when it needs no writing; else None."""
@@ -145,8 +148,9 @@ class _Same:
             return None  # the ordinary way tells why
         with stream:
             handle = stream.fileno()
-            rows = same_rows(handle, sha256, self.members, self.record, epoch=self.epoch,
-                             threads=self.threads, reporter=self.reporter)  # fmt: skip
+            rows = same_rows(handle, sha256, self.members, self.record, stamped=self.stamped,
+                             epoch=self.epoch, threads=self.threads,
+                             reporter=self.reporter)  # fmt: skip
             if rows is None:
                 return None
             folder = self.target.parent
@@ -295,7 +299,11 @@ def _entry_point_errors(text: str) -> list[UniscaleError]:
 
 @contextlib.contextmanager
 def _previous(
-    path: Path | None, chosen: Codec, sha256: str | None, reporter: Reporter
+    path: Path | None,
+    chosen: Codec,
+    sha256: str | None,
+    stamped: Sequence[int] | None,
+    reporter: Reporter,
 ) -> Iterator[Previous | None]:
     """The previous wheel, when there is one of use; why not is told."""
     if path is None or not path.exists():
@@ -305,7 +313,7 @@ def _previous(
         reporter.note(f"nothing is copied from {path.name}: its digest is not known")
         yield None
         return
-    with Previous(path, chosen, sha256) as found:
+    with Previous(path, chosen, sha256, stamped) as found:
         if found.reason is not None:
             reporter.note(f"nothing is copied from {path.name}: {found.reason}")
         yield None if found.reason is not None else found
