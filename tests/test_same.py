@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from uniscale_build import recordfile
 from uniscale_build.errors import WheelError
 from uniscale_build.members import Member
 from uniscale_build.wheels import wheel
@@ -114,10 +115,10 @@ def test_a_wheel_with_its_stamp_is_not_read_again(
 ) -> None:
     told = stamp(made.path)
 
-    def pread(*args: int) -> bytes:
+    def read(path: Path) -> str:
         raise Packed
 
-    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(recordfile, "file_sha256", read)
     with pytest.raises(Packed):
         again(made, made.path.parent, members)
     assert again(made, made.path.parent, members, previous_stamp=told) == made

@@ -34,6 +34,11 @@ def file_sha256(path: Path) -> str:
     return value.hexdigest()
 
 
+def rows_of(prefix: Path, names: Iterable[str]) -> list[Row]:
+    """The rows of files below ``prefix``, in the order of their names as given."""
+    return [Row(name, file_sha256(prefix / name), (prefix / name).stat().st_size) for name in names]
+
+
 def payload_records(prefix: Path) -> list[Path]:
     """The RECORDs of the payload in ``prefix``, one per distribution, sorted.
 

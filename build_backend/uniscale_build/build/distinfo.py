@@ -14,7 +14,6 @@ from pathlib import Path
 
 from uniscale_build import __version__, recordfile
 from uniscale_build.errors import UniscaleError, WheelError, raise_all, some
-from uniscale_build.recordfile import Row
 from uniscale_build.store import disk_errors, write_atomic
 
 INSTALLER = "uniscale"
@@ -209,11 +208,7 @@ def _files(prefix: Path) -> list[str]:
 
 def _record(prefix: Path, folder: Path, names: Sequence[str]) -> None:
     own = f"{folder.name}/RECORD"
-    rows = []
-    for name in names:
-        if name != own:
-            path = prefix / name
-            rows.append(Row(name, recordfile.file_sha256(path), path.stat().st_size))
+    rows = recordfile.rows_of(prefix, (name for name in names if name != own))
     _write(folder / "RECORD", recordfile.render(rows, own))
 
 

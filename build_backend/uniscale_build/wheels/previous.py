@@ -7,7 +7,6 @@ another tool packed anew keeps our WHEEL file; only its digest tells.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import struct
@@ -46,11 +45,7 @@ def is_intact(handle: int, sha256: str, stamped: Sequence[int] | None) -> bool:
     """True when the open file has that digest still; it is read unless its `stamp` says so."""
     if stamped is not None and list(stamped) == _state(handle):
         return True
-    value, at = hashlib.sha256(), 0
-    while data := os.pread(handle, BLOCK, at):
-        value.update(data)
-        at += len(data)
-    return value.hexdigest() == sha256
+    return recordfile.file_sha256(Path(f"/proc/self/fd/{handle}")) == sha256
 
 
 def stamp(file: int | Path) -> list[int]:

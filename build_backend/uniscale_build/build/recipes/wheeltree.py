@@ -13,7 +13,6 @@ from pathlib import Path
 
 from uniscale_build import recordfile
 from uniscale_build.errors import CompileError
-from uniscale_build.recordfile import Row
 
 
 def pack(source: Path, wheels: Path) -> None:
@@ -27,7 +26,7 @@ def pack(source: Path, wheels: Path) -> None:
         for folder, _, files in os.walk(source) for name in files
     )  # fmt: skip
     record = f"{info.name}/RECORD"
-    rows = [_row(source, name) for name in names if name != record]
+    rows = recordfile.rows_of(source, (name for name in names if name != record))
     wheels.mkdir(parents=True, exist_ok=True)
     made = wheels / f"{info.name.removesuffix('.dist-info')}-py3-none-any.whl"
     with zipfile.ZipFile(made, "w") as archive:
@@ -54,8 +53,3 @@ def _dist_info(source: Path) -> Path:
             slug="compiled-source",
         )
     return folders[0]
-
-
-def _row(source: Path, name: str) -> Row:
-    path = source / name
-    return Row(name, recordfile.file_sha256(path), path.stat().st_size)
